@@ -1,0 +1,138 @@
+"""The values that travel through the library: documents in, passages, hits and answers out.
+
+All of them are frozen. Offsets count characters (Unicode code points) of `Document.text`, and
+
+    document.text[passage.start:passage.end] == passage.text
+    document.text[answer.start:answer.end] == answer.text
+
+hold exactly, for every format, script and line ending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from semsearch.display import Explanation
+
+__all__ = ["Answer", "Citation", "Document", "Hit", "Passage"]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text with an identity.
+
+    `id` names it for ever; adding a document with the same id replaces it. `source` says where the text comes from
+    (for a file: its absolute path). `metadata` holds JSON values; a file's has at least `suffix`, `size` (bytes) and
+    `modified` (seconds since 1970), and a paged format's has `pages` (their number), its text then having a form
+    feed between pages.
+    """
+
+    id: str
+    text: str
+    title: str = ""
+    source: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A slice of a document: `document.text[start:end] == text`.
+
+    `id` is never used again by an index, `page` starts at 1 (None where the format has no pages), and `metadata` is
+    the document's, with `heading` (the path of headings above the passage) where there is one.
+    """
+
+    id: int
+    document_id: str
+    text: str
+    start: int
+    end: int
+    page: int | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A passage that was found. Higher scores are better; `rank` starts at 1.
+
+    `sources` maps "dense", "lexical" and "rerank" to the (rank, score) that each of them gave, so that a hit
+    explains itself. Only those that returned the passage are in it.
+    """
+
+    passage: Passage
+    score: float
+    rank: int
+    sources: Mapping[str, tuple[int, float]] = field(default_factory=dict)
+    _explain: Callable[[], Explanation] | None = field(default=None, repr=False, compare=False)
+
+    def why(self) -> Explanation:
+        """Why this passage was found: the matched terms with their BM25 share, and token similarities.
+
+        Raises InputError for a hit that was not made by a search.
+        """
+        if self._explain is None:
+            from semsearch.errors import InputError
+
+            raise InputError("This Hit was not made by a search, so there is no query to explain it by.")
+        return self._explain()
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A slice of a document that supports a sentence of a generated answer; `score` is between 0 and 1."""
+
+    document_id: str
+    start: int
+    end: int
+    page: int | None
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer with its source, or the statement that there is none.
+
+    `score` is the probability (0 to 1) that `text` is the right answer. An extracted answer is a slice of a document:
+    `document.text[start:end] == text`, and `hit` is where it was read. Where the documents hold no answer, `found` is
+    False, `text` is empty, `start`, `end` and `hit` are None, and the best span is in `alternatives[0]`. A generated
+    answer has `start` and `end` None, and `citations` instead.
+    """
+
+    text: str
+    score: float
+    hit: Hit | None = None
+    start: int | None = None
+    end: int | None = None
+    alternatives: tuple[Answer, ...] = ()
+    citations: tuple[Citation, ...] = ()
+
+    @property
+    def found(self) -> bool:
+        """Whether there is an answer."""
+        return bool(self.text)
+
+    @property
+    def document_id(self) -> str | None:
+        """The document that the answer was read in."""
+        return None if self.hit is None else self.hit.passage.document_id
+
+    @property
+    def page(self) -> int | None:
+        """The page that the answer was read on, where the format has pages."""
+        return None if self.hit is None else self.hit.passage.page
+
+    def __bool__(self) -> bool:
+        return self.found
+
+    def __str__(self) -> str:
+        from semsearch.display import answer_text
+
+        return answer_text(self)
+
+    def _repr_html_(self) -> str:
+        from semsearch.display import answer_html
+
+        return answer_html(self)
