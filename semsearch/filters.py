@@ -1,0 +1,195 @@
+"""`where` filters: a MongoDB-like mapping becomes one SQL query with bound parameters.
+
+    {"suffix": ".md", "year": {"$gte": 2020}, "$or": [{"lang": "en"}, {"tags": {"$in": ["a", "b"]}}]}
+
+The query runs over the table `fields`, which holds every metadata value as a row (document, name, kind, value). Names
+and values are only ever bound, so neither can inject anything. As in MongoDB: several keys are joined by "and", a list
+matches if one of its elements does, nested mappings are reached by dotted names, comparisons hold within one type
+(numbers, strings, booleans), `$ne` and `$nin` also match documents without the field, and None matches a null or a
+missing field. The names `id`, `title` and `source` reach the document's own, unless its metadata has such a key.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from semsearch.errors import FilterError, InputError
+
+__all__ = ["Where", "compile_where", "fields", "pack", "unpack"]
+
+Where = Mapping[str, Any]
+Atom = str | int | float | bytes | None
+
+MAX_DEPTH = 40
+MAX_VALUES = 30_000  # SQLite allows 32,766 bound parameters in one statement
+
+_COMPARISONS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
+_OPERATORS = ("$eq", "$ne", "$in", "$nin", *_COMPARISONS, "$not")
+_ALL = "SELECT key FROM documents"
+
+
+def pack(text: str) -> str | bytes:
+    """A string as SQLite can hold it: itself, or bytes if it has a lone surrogate, which UTF-8 has no form for."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+    return text
+
+
+def unpack(value: str | bytes) -> str:
+    """The string that `pack` was given."""
+    return value if isinstance(value, str) else value.decode("utf-8", "surrogatepass")
+
+
+def fields(metadata: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str | bytes, str, Atom]]:
+    """The rows (name, kind, value) that make `metadata` searchable by `compile_where`."""
+    for key, value in metadata.items():
+        yield from _field(f"{prefix}{key}", value)
+
+
+def _field(name: str, value: Any) -> Iterator[tuple[str | bytes, str, Atom]]:
+    if isinstance(value, Mapping):
+        yield from fields(value, f"{name}.")
+    elif isinstance(value, (list, tuple)):
+        for element in value:
+            yield from _field(name, element)
+    else:
+        yield (pack(name), *_atom(name, value))
+
+
+def _atom(name: str, value: Any) -> tuple[str, Atom]:
+    """The kind ("s" string, "n" number, "b" boolean, "z" null) and the value that SQLite compares."""
+    if value is None:
+        return "z", 0
+    if isinstance(value, bool):
+        return "b", int(value)
+    if isinstance(value, str):
+        return "s", pack(value)
+    if isinstance(value, int):
+        return "n", value if -(2**63) <= value < 2**63 else _float(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return "n", value
+    raise InputError(
+        f"{name!r} has the value {value!r}. Metadata and filters hold strings, finite numbers, booleans, None, "
+        "and lists and mappings of these."
+    )
+
+
+def _float(value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+class _Query:
+    def __init__(self) -> None:
+        self.parameters: list[Atom] = []
+
+    def bind(self, *values: Atom) -> None:
+        self.parameters.extend(values)
+        if len(self.parameters) > MAX_VALUES:
+            raise FilterError(f"The filter has more than {MAX_VALUES:,} values. Split it into several searches.")
+
+
+def compile_where(where: Where) -> tuple[str, list[Atom]]:
+    """A SELECT of the keys of the documents that match, and its parameters. Raises FilterError."""
+    query = _Query()
+    return f"{_ALL} WHERE {_mapping(where, query, 0)}", query.parameters
+
+
+def _mapping(where: Any, query: _Query, depth: int) -> str:
+    if not isinstance(where, Mapping):
+        raise FilterError(f'A filter is a mapping such as {{"suffix": ".md"}}, not {where!r}.')
+    if depth > MAX_DEPTH:
+        raise FilterError(f"The filter is nested more than {MAX_DEPTH} deep.")
+    parts = [_entry(key, value, query, depth + 1) for key, value in where.items()]
+    return _join(parts, "AND") if parts else "TRUE"
+
+
+def _join(parts: list[str], operator: str) -> str:
+    """The parts joined as a balanced tree: SQLite refuses expressions that are more than 1,000 deep."""
+    if len(parts) == 1:
+        return parts[0]
+    middle = len(parts) // 2
+    return f"({_join(parts[:middle], operator)} {operator} {_join(parts[middle:], operator)})"
+
+
+def _entry(key: Any, value: Any, query: _Query, depth: int) -> str:
+    if not isinstance(key, str):
+        raise FilterError(f"The names in a filter are strings, not {key!r}.")
+    if key in ("$and", "$or"):
+        if isinstance(value, (str, Mapping)) or not isinstance(value, Sequence) or not value:
+            raise FilterError(f"{key} takes a list of filters with at least one in it, not {value!r}.")
+        return _join([_mapping(each, query, depth) for each in value], "AND" if key == "$and" else "OR")
+    if key == "$not":
+        return f"(NOT {_mapping(value, query, depth)})"
+    if key.startswith("$"):
+        raise FilterError(
+            f"There is no operator {key!r} at this place. Known: $and, $or, $not, and after a name {_known()}."
+        )
+    return _condition(key, value, query, depth)
+
+
+def _known() -> str:
+    return ", ".join(_OPERATORS)
+
+
+def _condition(name: str, value: Any, query: _Query, depth: int) -> str:
+    if depth > MAX_DEPTH:
+        raise FilterError(f"The filter is nested more than {MAX_DEPTH} deep.")
+    if not isinstance(value, Mapping):
+        return _any_of(name, [value], query)
+    if not value:
+        raise FilterError(f"{name!r} has an empty condition. Write a value, or one of {_known()}.")
+    return _join([_operator(name, each, operand, query, depth) for each, operand in value.items()], "AND")
+
+
+def _operator(name: str, operator: Any, operand: Any, query: _Query, depth: int) -> str:
+    if operator == "$not":
+        if not isinstance(operand, Mapping):
+            raise FilterError(f'$not takes a condition such as {{"$gt": 1}}, not {operand!r}. For a value use $ne.')
+        return f"(NOT {_condition(name, operand, query, depth + 1)})"
+    if operator in ("$eq", "$ne"):
+        found = _any_of(name, [operand], query)
+        return found if operator == "$eq" else f"(NOT {found})"
+    if operator in ("$in", "$nin"):
+        if isinstance(operand, (str, bytes, Mapping)) or not isinstance(operand, (Sequence, set, frozenset)):
+            raise FilterError(f"{operator} takes a list of values, not {operand!r}.")
+        found = _any_of(name, list(operand), query)
+        return found if operator == "$in" else f"(NOT {found})"
+    if operator in _COMPARISONS:
+        kind, value = _value(name, operand)
+        if kind == "z":
+            raise FilterError(
+                f"{operator} cannot compare {name!r} with None. To find missing values use {{name: None}}."
+            )
+        query.bind(pack(name), kind, value)
+        return f"key IN (SELECT document FROM fields WHERE name = ? AND kind = ? AND value {_COMPARISONS[operator]} ?)"
+    raise FilterError(f"{name!r} has the operator {operator!r}. Known: {_known()}.")
+
+
+def _value(name: str, operand: Any) -> tuple[str, Atom]:
+    try:
+        return _atom(name, operand)
+    except InputError as error:
+        raise FilterError(str(error)) from None
+
+
+def _any_of(name: str, operands: list[Any], query: _Query) -> str:
+    parts: list[str] = []
+    by_kind: dict[str, list[Atom]] = {}
+    for operand in operands:
+        kind, value = _value(name, operand)
+        by_kind.setdefault(kind, []).append(value)
+    for kind, values in by_kind.items():
+        query.bind(pack(name), kind, *values)
+        places = ", ".join("?" * len(values))
+        parts.append(f"key IN (SELECT document FROM fields WHERE name = ? AND kind = ? AND value IN ({places}))")
+        if kind == "z":
+            query.bind(pack(name))
+            parts.append("key NOT IN (SELECT document FROM fields WHERE name = ?)")
+    return _join(parts, "OR") if parts else "FALSE"

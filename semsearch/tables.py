@@ -1,0 +1,444 @@
+"""The rows of the database: `View` reads them, `Writer` changes them inside a commit.
+
+A passage is a pair of offsets into its document's text, never a copy of it, so the two cannot get out of step. Vectors
+belong to the text that was embedded and are shared by every passage with that text. A commit is one transaction and
+raises the generation; the passages that it removed are remembered, so that whoever holds generation g can catch up.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from semsearch.errors import InputError
+from semsearch.filters import Where, compile_where, fields, pack, unpack
+from semsearch.records import Document, Passage
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+__all__ = ["SCHEMA", "FileRow", "NewPassage", "Root", "StoredPassage", "View", "Writer", "digest"]
+
+SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE commits (generation INTEGER PRIMARY KEY, token TEXT NOT NULL);
+CREATE TABLE documents (
+    key INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    title TEXT NOT NULL,
+    source TEXT NOT NULL,
+    metadata TEXT NOT NULL,
+    text TEXT NOT NULL
+);
+CREATE TABLE fields (
+    name TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    value NOT NULL,
+    document INTEGER NOT NULL REFERENCES documents (key),
+    PRIMARY KEY (name, kind, value, document)
+) WITHOUT ROWID;
+CREATE INDEX fields_document ON fields (document);
+CREATE TABLE vectors (key INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, vector BLOB NOT NULL);
+CREATE TABLE passages (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    document INTEGER NOT NULL REFERENCES documents (key),
+    start INTEGER NOT NULL,
+    "end" INTEGER NOT NULL,
+    page INTEGER,
+    heading TEXT NOT NULL,
+    vector INTEGER REFERENCES vectors (key)
+);
+CREATE INDEX passages_document ON passages (document);
+CREATE INDEX passages_vector ON passages (vector);
+CREATE TABLE removals (passage INTEGER PRIMARY KEY, generation INTEGER NOT NULL);
+CREATE INDEX removals_generation ON removals (generation);
+CREATE TABLE roots (key INTEGER PRIMARY KEY, path TEXT NOT NULL UNIQUE, prefix TEXT NOT NULL UNIQUE);
+CREATE TABLE files (
+    root INTEGER NOT NULL REFERENCES roots (key),
+    path TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    inode INTEGER NOT NULL,
+    digest TEXT NOT NULL,
+    document INTEGER REFERENCES documents (key),
+    reason TEXT,
+    release TEXT NOT NULL,
+    PRIMARY KEY (root, path)
+) WITHOUT ROWID;
+CREATE INDEX files_document ON files (document);
+"""
+
+
+class NewPassage(NamedTuple):
+    """A passage to be stored; `digest` is that of the embedded text, `vector` float32 or None if it has none."""
+
+    start: int
+    end: int
+    page: int | None
+    heading: str
+    digest: bytes
+    vector: np.ndarray | None
+
+
+class StoredPassage(NamedTuple):
+    """A passage as the search legs need it; `vector` is (dimension,) float32 or None."""
+
+    id: int
+    title: str
+    heading: str
+    text: str
+    vector: np.ndarray | None
+
+
+class Root(NamedTuple):
+    """A folder that was synced; the ids of its documents are `prefix` + path relative to `path`."""
+
+    key: int
+    path: str
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """What is known of a synced file. `document` is None and `reason` says why if it could not be read."""
+
+    path: str
+    size: int
+    mtime_ns: int
+    inode: int
+    digest: str
+    document: int | None
+    reason: str | None
+    release: str
+
+    def of(self, document: int) -> FileRow:
+        """The same file with the document that was read from it."""
+        return replace(self, document=document, reason=None)
+
+
+def digest(text: str) -> bytes:
+    """The key under which the vector of an embedded text is shared (16 bytes of SHA-256)."""
+    return sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
+
+
+class View:
+    """One connection's sight of the database; inside a transaction, of one generation."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
+        return self._connection.execute(sql, parameters)
+
+    def meta(self, name: str) -> Any:
+        """A value of the table meta, None if there is none."""
+        row = self._rows("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def generation(self) -> int:
+        """The number of the last commit."""
+        return int(self._rows("SELECT max(generation) FROM commits").fetchone()[0] or 0)
+
+    def token(self, generation: int) -> str | None:
+        """The random mark of a commit, None if that commit is not in this database's history (any more)."""
+        row = self._rows("SELECT token FROM commits WHERE generation = ?", (generation,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def counts(self) -> tuple[int, int]:
+        """How many documents and passages there are."""
+        (documents,) = self._rows("SELECT count(*) FROM documents").fetchone()
+        (passages,) = self._rows("SELECT count(*) FROM passages").fetchone()
+        return int(documents), int(passages)
+
+    def has_passages(self) -> bool:
+        """Whether there is any passage."""
+        return self._rows("SELECT 1 FROM passages LIMIT 1").fetchone() is not None
+
+    def last_passage(self) -> int:
+        """The highest passage id that was ever given out."""
+        row = self._rows("SELECT seq FROM sqlite_sequence WHERE name = 'passages'").fetchone()
+        return 0 if row is None else int(row[0])
+
+    def document(self, id: str) -> Document | None:
+        """The document with that id."""
+        row = self._rows("SELECT id, text, title, source, metadata FROM documents WHERE id = ?", (pack(id),)).fetchone()
+        return None if row is None else _document(*row)
+
+    def key(self, id: str) -> int | None:
+        """The internal key of a document."""
+        row = self._rows("SELECT key FROM documents WHERE id = ?", (pack(id),)).fetchone()
+        return None if row is None else int(row[0])
+
+    def has_prefix(self, prefix: str) -> bool:
+        """Whether any document's id starts with `prefix`."""
+        sql = "SELECT 1 FROM documents WHERE substr(id, 1, ?) = ? LIMIT 1"
+        return self._rows(sql, (len(prefix), pack(prefix))).fetchone() is not None
+
+    def documents(self, after: int, limit: int) -> list[tuple[int, Document]]:
+        """Up to `limit` documents with a key above `after`, in order of their keys."""
+        sql = "SELECT key, id, text, title, source, metadata FROM documents WHERE key > ? ORDER BY key LIMIT ?"
+        return [(int(key), _document(*rest)) for key, *rest in self._rows(sql, (after, limit))]
+
+    def matching(self, where: Where) -> np.ndarray:
+        """The ids of the passages whose document matches, (n,) int64, ascending."""
+        sql, parameters = compile_where(where)
+        rows = self._rows(f"SELECT id FROM passages WHERE document IN ({sql}) ORDER BY id", parameters)
+        return np.fromiter((row[0] for row in rows), np.int64)
+
+    def ids(self) -> np.ndarray:
+        """The ids of all passages, (n,) int64, ascending."""
+        return np.fromiter((row[0] for row in self._rows("SELECT id FROM passages ORDER BY id")), np.int64)
+
+    def passages(self, ids: Sequence[int]) -> dict[int, Passage]:
+        """The passages with these ids; those that are gone are not in the result."""
+        found: list[tuple[Any, ...]] = []
+        for first in range(0, len(ids), 500):
+            part = [int(each) for each in ids[first : first + 500]]
+            places = ", ".join("?" * len(part))
+            found += self._rows(
+                f'SELECT id, document, start, "end", page, heading FROM passages WHERE id IN ({places})', part
+            )
+        result: dict[int, Passage] = {}
+        document_key, document = None, None
+        for id, key, start, end, page, heading in sorted(found, key=lambda row: row[1]):
+            if key != document_key:
+                row = self._rows(
+                    "SELECT id, text, title, source, metadata FROM documents WHERE key = ?", (key,)
+                ).fetchone()
+                document_key, document = key, _document(*row)
+            assert document is not None
+            text = document.text[start:end]
+            result[id] = Passage(
+                id, document.id, text, start, end, page, _with_heading(document.metadata, unpack(heading))
+            )
+        return result
+
+    def stored_passages(self, after: int = 0) -> Iterator[StoredPassage]:
+        """The passages with an id above `after`, in order, as the search legs need them."""
+        rows = self._rows(
+            'SELECT p.id, p.document, p.start, p."end", p.heading, v.vector FROM passages p '
+            "LEFT JOIN vectors v ON v.key = p.vector WHERE p.id > ? ORDER BY p.id",
+            (after,),
+        )
+        document_key, title, text = None, "", ""
+        for id, key, start, end, heading, vector in rows:
+            if key != document_key:
+                title, text = map(
+                    unpack, self._rows("SELECT title, text FROM documents WHERE key = ?", (key,)).fetchone()
+                )
+                document_key = key
+            row = None if vector is None else np.frombuffer(vector, "<f4")
+            yield StoredPassage(id, title, unpack(heading), text[start:end], row)
+
+    def removed_since(self, generation: int) -> np.ndarray:
+        """The ids of the passages removed after that generation, (n,) int64."""
+        rows = self._rows("SELECT passage FROM removals WHERE generation > ? ORDER BY passage", (generation,))
+        return np.fromiter((row[0] for row in rows), np.int64)
+
+    def vectors(self, digests: Sequence[bytes]) -> dict[bytes, np.ndarray]:
+        """The vectors already known for these digests, each (dimension,) float32."""
+        known: dict[bytes, np.ndarray] = {}
+        for first in range(0, len(digests), 500):
+            part = digests[first : first + 500]
+            places = ", ".join("?" * len(part))
+            for key, vector in self._rows(f"SELECT digest, vector FROM vectors WHERE digest IN ({places})", part):
+                known[key] = np.frombuffer(vector, "<f4")
+        return known
+
+    def roots(self) -> list[Root]:
+        """The folders that were synced, in the order they came."""
+        rows = self._rows("SELECT key, path, prefix FROM roots ORDER BY key")
+        return [Root(int(key), unpack(path), unpack(prefix)) for key, path, prefix in rows]
+
+    def files(self, root: int) -> dict[str, FileRow]:
+        """What is known of the files of a root, by their path relative to it."""
+        rows = self._rows(
+            "SELECT path, size, mtime_ns, inode, digest, document, reason, release FROM files WHERE root = ?", (root,)
+        )
+        return {
+            (name := unpack(path)): FileRow(
+                name, size, mtime_ns, inode, digest, document, reason and unpack(reason), release
+            )
+            for path, size, mtime_ns, inode, digest, document, reason, release in rows
+        }
+
+    def wrong_offsets(self) -> list[str]:
+        """Passages whose offsets do not lie inside their document's text."""
+        wrong = []
+        for (key,) in self._rows("SELECT key FROM documents").fetchall():
+            id, text = map(unpack, self._rows("SELECT id, text FROM documents WHERE key = ?", (key,)).fetchone())
+            for passage, start, end in self._rows('SELECT id, start, "end" FROM passages WHERE document = ?', (key,)):
+                if not 0 <= start < end <= len(text):
+                    wrong.append(
+                        f"passage {passage} has the offsets {start}:{end} in {id!r}, which has {len(text)} characters"
+                    )
+        return wrong
+
+    def problems(self) -> list[str]:
+        """What SQLite's own checks find wrong."""
+        found = [str(row[0]) for row in self._rows("PRAGMA integrity_check") if row[0] != "ok"]
+        found += [
+            f"row {row[1]} of {row[0]} refers to a missing row of {row[2]}"
+            for row in self._rows("PRAGMA foreign_key_check")
+        ]
+        return found
+
+
+def _with_heading(metadata: Mapping[str, Any], heading: str) -> Mapping[str, Any]:
+    return {**metadata, "heading": heading} if heading and "heading" not in metadata else metadata
+
+
+def _document(id: str | bytes, text: str | bytes, title: str | bytes, source: str | bytes, metadata: str) -> Document:
+    return Document(unpack(id), unpack(text), unpack(title), unpack(source), json.loads(metadata))
+
+
+class Writer(View):
+    """The one connection that may write, held under the lock."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database.conn)
+        self._database = database
+        self._generation = 0
+        self._orphans: set[int] = set()
+        self.removed: list[int] = []
+
+    @contextmanager
+    def commit(self) -> Iterator[int]:
+        """One transaction, durable when the block ends; yields the generation that it makes."""
+        self._orphans.clear()
+        self.removed.clear()
+        with self._database.atomic():
+            self._generation = self.generation() + 1
+            self._rows("INSERT INTO commits VALUES (?, ?)", (self._generation, secrets.token_hex(8)))
+            yield self._generation
+            self._drop_orphans()
+
+    def set_meta(self, name: str, value: Any) -> None:
+        """Store a JSON value in the table meta."""
+        self._rows("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, json.dumps(value, sort_keys=True)))
+
+    def put(self, document: Document, passages: Sequence[NewPassage]) -> tuple[int, list[int]]:
+        """Store a document in place of the one with its id; returns its key and the ids of its passages."""
+        key = self.key(document.id)
+        row = (pack(document.title), pack(document.source), dump_metadata(document), pack(document.text))
+        if key is None:
+            sql = "INSERT INTO documents (title, source, metadata, text, id) VALUES (?, ?, ?, ?, ?)"
+            key = self._rows(sql, (*row, pack(document.id))).lastrowid
+            assert key is not None
+        else:
+            self._remove_passages(key)
+            self._rows("UPDATE documents SET title = ?, source = ?, metadata = ?, text = ? WHERE key = ?", (*row, key))
+        self._put_fields(key, document)
+        return key, [self._put_passage(key, passage) for passage in passages]
+
+    def describe(self, key: int, document: Document) -> None:
+        """Change a document's id, source and metadata, where its text, title and passages stay as they are."""
+        row = (pack(document.id), pack(document.source), dump_metadata(document), key)
+        self._rows("UPDATE documents SET id = ?, source = ?, metadata = ? WHERE key = ?", row)
+        self._put_fields(key, document)
+
+    def remove(self, keys: Iterable[int]) -> None:
+        """Remove documents with all that belongs to them."""
+        for key in keys:
+            self._remove_passages(key)
+            self._rows("DELETE FROM fields WHERE document = ?", (key,))
+            self._rows("DELETE FROM files WHERE document = ?", (key,))
+            self._rows("DELETE FROM documents WHERE key = ?", (key,))
+
+    def _put_fields(self, key: int, document: Document) -> None:
+        self._rows("DELETE FROM fields WHERE document = ?", (key,))
+        own = {"id": document.id, "title": document.title, "source": document.source}
+        rows = [(*row, key) for row in fields({**own, **document.metadata})]
+        self._connection.executemany("INSERT OR IGNORE INTO fields VALUES (?, ?, ?, ?)", rows)
+
+    def _put_passage(self, key: int, passage: NewPassage) -> int:
+        vector = None if passage.vector is None else self._put_vector(passage.digest, passage.vector)
+        cursor = self._rows(
+            'INSERT INTO passages (document, start, "end", page, heading, vector) VALUES (?, ?, ?, ?, ?, ?)',
+            (key, passage.start, passage.end, passage.page, pack(passage.heading), vector),
+        )
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
+
+    def _put_vector(self, digest: bytes, vector: np.ndarray) -> int:
+        row = self._rows("SELECT key FROM vectors WHERE digest = ?", (digest,)).fetchone()
+        if row is not None:
+            return int(row[0])
+        key = self._rows(
+            "INSERT INTO vectors (digest, vector) VALUES (?, ?)", (digest, vector.astype("<f4").tobytes())
+        ).lastrowid
+        assert key is not None
+        return key
+
+    def _remove_passages(self, key: int) -> None:
+        rows = self._rows("SELECT id, vector FROM passages WHERE document = ?", (key,)).fetchall()
+        self.removed += [row[0] for row in rows]
+        self._orphans.update(row[1] for row in rows if row[1] is not None)
+        removals = [(row[0], self._generation) for row in rows]
+        self._connection.executemany("INSERT INTO removals VALUES (?, ?)", removals)
+        self._rows("DELETE FROM passages WHERE document = ?", (key,))
+
+    def _drop_orphans(self) -> None:
+        sql = "DELETE FROM vectors WHERE key = ? AND NOT EXISTS (SELECT 1 FROM passages WHERE vector = vectors.key)"
+        self._connection.executemany(sql, [(key,) for key in sorted(self._orphans)])
+
+    def add_root(self, path: str, prefix: str) -> Root:
+        """Remember a folder that is synced."""
+        key = self._rows("INSERT INTO roots (path, prefix) VALUES (?, ?)", (pack(path), pack(prefix))).lastrowid
+        assert key is not None
+        return Root(key, path, prefix)
+
+    def put_file(self, root: int, row: FileRow) -> None:
+        """Remember what is known of a file."""
+        reason = None if row.reason is None else pack(row.reason)
+        values = (
+            root,
+            pack(row.path),
+            row.size,
+            row.mtime_ns,
+            row.inode,
+            row.digest,
+            row.document,
+            reason,
+            row.release,
+        )
+        self._rows("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+    def forget_file(self, root: int, path: str) -> None:
+        """Forget a file of a root; its document is not touched."""
+        self._rows("DELETE FROM files WHERE root = ? AND path = ?", (root, pack(path)))
+
+    def disown(self, key: int) -> None:
+        """Make a document independent of the file it came from."""
+        self._rows("DELETE FROM files WHERE document = ?", (key,))
+
+    def forget_history(self, generation: int) -> None:
+        """Drop what is only needed to catch up from before `generation`."""
+        with self._database.atomic():
+            self._rows("DELETE FROM removals WHERE generation <= ?", (generation,))
+            self._rows("DELETE FROM commits WHERE generation < ?", (generation,))
+
+    def compact(self) -> None:
+        """Give freed room back to the file system and refresh SQLite's statistics."""
+        self._rows("VACUUM")
+        self._rows("PRAGMA optimize")
+        self._rows("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def dump_metadata(document: Document) -> str:
+    """Metadata as JSON; raises InputError where JSON has no form for it."""
+    try:
+        return json.dumps(dict(document.metadata), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"The metadata of document {document.id!r} cannot be stored as JSON: {error}. "
+            "Use strings, finite numbers, booleans, None, and lists and mappings of these."
+        ) from None
