@@ -1,0 +1,260 @@
+"""Sentences, the evidence for them, and citations."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from semsearch.grounding import AnswerStream, Mark, cite, sentences, take_marks
+from semsearch.records import Citation, Hit, Passage
+
+FEES = (
+    "Late fees.\nA late book costs 20 cents a day, at most 8 euros for each book. "
+    "Children under 14 are never charged late fees. Ms. Ada Brown waives fees on request."
+)
+HOURS = "Opening hours: the library opens at 10:00 on Monday and at 12:30 on Friday. It is not open on Sundays."
+
+
+def hits(*texts: str, offset: int = 0) -> list[Hit]:
+    passages = [
+        Passage(i, f"{i}.md", text, offset, offset + len(text), page=i) for i, text in enumerate(texts, start=1)
+    ]
+    return [Hit(passage, 1.0, passage.id) for passage in passages]
+
+
+def slices(text: str) -> list[str]:
+    return [text[start:end] for start, end in sentences(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        (" \n\t ", []),
+        ("One. Two! Three?! Four", ["One.", "Two!", "Three?!", "Four"]),
+        ("It is 3.5 km, i.e. far. Go.", ["It is 3.5 km, i.e. far.", "Go."]),
+        ("Dr. J. R. Smith met Mr. Lee. They spoke.", ["Dr. J. R. Smith met Mr. Lee.", "They spoke."]),
+        ("See No. 5. He said no. Then left.", ["See No. 5.", "He said no.", "Then left."]),
+        ('He said "stop." (Then he left.) Gone.', ['He said "stop."', "(Then he left.)", "Gone."]),
+        ("A line\nbroken in two. And\nagain.", ["A line\nbroken in two.", "And\nagain."]),
+        ("Steps:\n1. Open it.\n2. Read it.", ["Steps:", "1. Open it.", "2. Read it."]),
+        ("- one\n- two\n\nrest", ["- one", "- two", "rest"]),
+        ("今日は。明日も！「はい。」終", ["今日は。", "明日も！", "「はい。」", "終"]),
+        ("Use semsearch.Index... It works.", ["Use semsearch.Index...", "It works."]),
+    ],
+)
+def test_sentences(text: str, expected: list[str]) -> None:
+    assert slices(text) == expected
+
+
+@given(st.text(alphabet=st.sampled_from("aA1 .\n!?。」)\"'-#\ud800\0\f"), max_size=60))
+def test_every_character_but_space_is_in_exactly_one_sentence(text: str) -> None:
+    spans = sentences(text)
+    assert all(text[a:b] == text[a:b].strip() != "" for a, b in spans)
+    assert all(b <= c for (_, b), (c, _) in pairwise(spans))
+    rest = "".join(text[b:c] for b, c in zip([0, *(b for _, b in spans)], [*(a for a, _ in spans), None], strict=True))
+    assert rest.strip() == ""
+
+
+@pytest.mark.parametrize("unit", [".", ".x", "\n", "\n ", "a. ", "。", '."', "1.\n", "[1", "[1,", "[[1]"])
+def test_time_is_linear_in_the_text(unit: str) -> None:
+    start = time.perf_counter()
+    sentences(unit * 100_000)
+    take_marks(unit * 100_000)
+    assert time.perf_counter() - start < 5
+
+
+SUPPORTED = [
+    "A late book costs 20 cents a day, at most 8 euros for each book.",  # copied
+    "Late books cost 20 cents per day.",  # other endings, a part only
+    "A late book costs twenty cents a day.",  # a number in words
+    "Children under 14 are never charged late fees.",  # a negation on both sides
+    "No late fees are charged for children under 14.",  # the same one in other words
+    "Ms. Ada Brown waives fees.",
+    "According to the passages, the library opens at 10:00 on Monday.",
+    "The library isn't open on Sundays.",
+]
+UNSUPPORTED = [
+    "A late book costs 25 cents a day, at most 8 euros for each book.",  # a number that is nowhere
+    "A late book costs 8 cents a day, at most 20 euros for each book.",  # two numbers swapped
+    "A late book costs 14 cents a day, at most 8 euros for each book.",  # a number of another sentence
+    "Ms. Eve Brown waives fees on request.",  # a name that is nowhere
+    "Mr. Green waives fees on request.",
+    "The library opens at 12:30 on Monday and at 10:00 on Friday.",
+    "The library opens at 10:00 on Friday.",
+    "Children under 14 are charged late fees.",  # a negation dropped
+    "A late book does not cost 20 cents a day.",  # a negation added
+    "The library is open on Sundays.",
+    "A lost card costs 20 cents.",  # too few of the words
+    "Faust was written by Goethe.",
+    "Yes.",  # says nothing that could be checked
+]
+
+
+@pytest.mark.parametrize("text", SUPPORTED)
+def test_supported(text: str) -> None:
+    assert [sentence.supported for sentence in cite(text, hits(HOURS, FEES))] == [True]
+
+
+@pytest.mark.parametrize("text", UNSUPPORTED)
+def test_unsupported(text: str) -> None:
+    assert [sentence.supported for sentence in cite(text, hits(HOURS, FEES))] == [False]
+
+
+def test_citations_have_exact_offsets_page_and_score() -> None:
+    document = "#" * 40 + FEES
+    # Content words: late, book, cost, 20, cent, day, week; all but "week" occur: 6 of 7.
+    found = cite("Hm. A late book costs 20 cents a day or week.", hits("Other.", FEES, offset=40))
+    assert [(sentence.text, sentence.start, sentence.end) for sentence in found] == [
+        ("Hm.", 0, 3),
+        ("A late book costs 20 cents a day or week.", 4, 45),
+    ]
+    start = 40 + FEES.index("A late")
+    end = 40 + FEES.index(" Children")
+    assert found[1].citations == (Citation("2.md", start, end, 2, pytest.approx(6 / 7)),)
+    assert document[start:end] == "A late book costs 20 cents a day, at most 8 euros for each book."
+
+
+def test_one_sentence_may_rest_on_two_of_a_passage_but_not_of_two_passages() -> None:
+    first, second = "Ada Lovelace was a mathematician.", "She worked with Charles Babbage on an analytical engine."
+    claim = "Ada Lovelace worked with Charles Babbage on an analytical engine."
+    together = cite(claim, hits(f"{first} {second} She wrote notes."))[0]
+    assert [(c.start, c.end) for c in together.citations] == [(0, len(first) + 1 + len(second))]
+    assert not cite(claim, hits(first, second))[0].supported
+    # "Eve" is not "Ada": no pronoun says that the second sentence is about her.
+    assert not cite(claim, hits(f"{first} {second.replace('She', 'Eve')}"))[0].supported
+
+
+def test_the_passage_that_the_model_names_comes_first_if_it_supports_the_sentence() -> None:
+    same = "A late book costs 20 cents a day."
+    found = hits(same, "Dogs are welcome.", "Fees: a late book costs 20 cents a day.")
+    assert [c.document_id for c in cite(same, found)[0].citations] == ["1.md", "3.md"]
+    assert [c.document_id for c in cite(same, found, marks=[Mark(len(same), 3)])[0].citations] == ["3.md", "1.md"]
+    assert [c.document_id for c in cite(same, found, marks=[Mark(len(same), 2)])[0].citations] == ["1.md", "3.md"]
+
+
+def test_the_question_chooses_between_equal_places() -> None:
+    text = "Lending of films: one week is allowed. There are many rules here. Lending of books: one week is allowed."
+    for asked in ("films", "books"):
+        citation = cite("One week.", hits(text), question=f"How long may I keep {asked}?")[0].citations[0]
+        assert asked in text[citation.start : citation.end]
+
+
+def test_chinese() -> None:
+    found = hits("逾期图书每天罚款两元。图书馆星期日不开放。")
+    assert [s.supported for s in cite("图书馆星期日不开放。图书馆星期日开放。逾期图书每天罚款两元。", found)] == [
+        True,
+        False,
+        True,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "clean", "marks"),
+    [
+        ("It costs 20 cents [1].", "It costs 20 cents.", [(17, 1)]),
+        ("It costs 20 cents.[2][13] Good.", "It costs 20 cents. Good.", [(18, 2), (18, 13)]),
+        ("[1] First.\n[passage 2] Second. [passages 1, 3]", "First.\nSecond.", [(0, 1), (7, 2), (14, 1), (14, 3)]),
+        ("In [2019] there was [a] x[1] and [] and [1", "In [2019] there was [a] x and [] and [1", [(25, 1)]),
+        ("Use `names[0]`, as the text has it [1].", "Use `names[0]`, as the text has it.", [(34, 1)]),
+    ],
+)
+def test_marks_are_taken_out_of_the_text(text: str, clean: str, marks: list[tuple[int, int]]) -> None:
+    passage = Passage(1, "", "Use `names[0]`, please.", 0, 23)
+    assert take_marks(text, [passage]) == (clean, marks)
+
+
+def test_a_stream_gives_the_raw_pieces_and_then_a_checked_answer() -> None:
+    found = hits(HOURS, FEES)
+    stream = AnswerStream(iter(["A late book ", "costs 20 cents", " a day [2].", " It is", " blue. "]), found, "fee?")
+    assert next(stream) == "A late book "
+    assert list(stream) == ["costs 20 cents", " a day [2].", " It is", " blue. "]
+    answer = stream.answer
+    assert answer.text == "A late book costs 20 cents a day. It is blue."
+    assert (answer.start, answer.end) == (None, None)
+    assert answer.hit is found[1]
+    # The first sentence is supported wholly, the second not at all.
+    assert answer.score == pytest.approx(0.5)
+    assert [(answer.text[s.start : s.end], s.supported) for s in stream.sentences] == [
+        ("A late book costs 20 cents a day.", True),
+        ("It is blue.", False),
+    ]
+    (citation,) = answer.citations
+    assert FEES[citation.start : citation.end] == "A late book costs 20 cents a day, at most 8 euros for each book."
+
+
+def test_the_answer_takes_what_is_still_to_come() -> None:
+    assert AnswerStream(["Dogs ", "are welcome."], hits("Dogs are welcome.")).answer.text == "Dogs are welcome."
+
+
+def test_nothing_supported_is_not_found() -> None:
+    answer = AnswerStream(["Faust was written ", "by Goethe [1]."], hits(FEES)).answer
+    assert (answer.found, answer.text, answer.score, answer.hit, answer.citations) == (False, "", 0.0, None, ())
+    assert answer.alternatives[0].text == "Faust was written by Goethe."
+
+
+@pytest.mark.parametrize("pieces", [[], ["", "  \n"]])
+def test_no_text_is_not_found(pieces: list[str]) -> None:
+    answer = AnswerStream(pieces, hits(FEES)).answer
+    assert (answer.found, answer.alternatives) == (False, ())
+
+
+def test_closing_stops_the_reader_and_the_answer_stands_for_what_came() -> None:
+    closed = []
+
+    def pieces() -> Iterator[str]:
+        try:
+            yield "Dogs are welcome."
+            yield " Cats are not."
+        finally:
+            closed.append(True)
+
+    stream = AnswerStream(pieces(), hits("Dogs are welcome. Cats are not."))
+    next(stream)
+    stream.close()
+    assert closed == [True]
+    assert list(stream) == []
+    assert stream.answer.text == "Dogs are welcome."
+
+
+# Passages and answers of the same few words, so that there is much to confuse.
+WORDS = st.lists(
+    st.sampled_from(
+        ["Ada", "Bob", "5", "7", "not", "never", "paid", "the", "fee.", "late", "[1]", "[2]", "不开放。", "\0"]
+    )
+    | st.just("\ud800"),
+    max_size=30,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(WORDS.map(" ".join), WORDS.map(" ".join), st.integers(0, 9))
+def test_every_citation_points_at_text_that_exists(answer: str, passage: str, offset: int) -> None:
+    document = "x" * offset + passage
+    stream = AnswerStream([answer], hits(passage, passage, offset=offset))
+    result = stream.answer
+    text = result.text or (result.alternatives[0].text if result.alternatives else "")
+    for sentence in stream.sentences:
+        assert text[sentence.start : sentence.end] == sentence.text
+    for citation in result.citations:
+        assert offset <= citation.start < citation.end <= len(document)
+        assert document[citation.start : citation.end].strip() == document[citation.start : citation.end]
+        assert 2 / 3 <= citation.score <= 1
+    assert 0 <= result.score <= 1
+
+
+@settings(max_examples=200, deadline=None)
+@given(WORDS.map(" ".join))
+def test_a_copy_is_supported_unless_it_contradicts_itself(passage: str) -> None:
+    """Every sentence of a passage is supported by it, if it has a word to check and does not deny what it states."""
+    checked = cite(passage, hits(passage))
+    for sentence in checked:
+        if any(word in sentence.text for word in ("paid", "fee", "late")) and not (
+            "not" in sentence.text or "never" in sentence.text or "不" in sentence.text
+        ):
+            assert sentence.supported, sentence
