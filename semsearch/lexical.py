@@ -302,6 +302,13 @@ class LexicalIndex:
         }
         return write(directory, stem, arrays)
 
+    def like(self, other: LexicalIndex) -> LexicalIndex:
+        """The same passages, scored by the variant and parameters of `other`."""
+        index = LexicalIndex.__new__(LexicalIndex)
+        index._formula = other._formula
+        index._state = self._state
+        return index
+
     @classmethod
     def load(cls, directory: Path, stem: str) -> LexicalIndex:
         """Open what `save` wrote, memory-mapped: nothing is read but what a search needs.

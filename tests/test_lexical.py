@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semsearch.errors import InputError, StorageError
-from semsearch.lexical import LexicalIndex, RankBM25Index, get_lexical
+from semsearch.lexical import LexicalIndex, RankBM25Index, _Scan, get_lexical
 from semsearch.postings import Vocabulary
 
 CORPUS = {
@@ -153,6 +153,26 @@ def test_skipping_postings_changes_nothing(variant: Any) -> None:
         check(index, expected(alive, terms, variant), terms, 10)
 
 
+@pytest.mark.parametrize("k", [1, 3, 30])
+def test_common_words_together_beat_a_rare_one(monkeypatch: pytest.MonkeyPatch, k: int) -> None:
+    """Here some of the best passages have none of the rarest terms, so skipping too early would lose them."""
+    looked_up = []
+    look_up = _Scan._look_up
+    monkeypatch.setattr(_Scan, "_look_up", lambda *args: looked_up.append(args[1]) or look_up(*args))
+    random = np.random.default_rng(5)
+    shares = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.3, 0.35, 0.4])
+    there = random.random((2000, 9)) < shares
+    corpus = {
+        id: [f"t{t}" for t in np.flatnonzero(row)] * 12 + ["x"] * random.integers(9) for id, row in enumerate(there)
+    }
+    index = filled(corpus, k1=1.2, b=0.75)
+    for chosen in random.random((150, 9)) < 0.6:
+        terms = [f"t{t}" for t in np.flatnonzero(chosen)]
+        if terms:
+            check(index, lucene(corpus, terms), terms, k)
+    assert k == 30 or len(looked_up) > 10
+
+
 @pytest.mark.parametrize("variant", ["lucene", "okapi"])
 @pytest.mark.parametrize("share", [1, 2, 50, 400])
 def test_allowed_passages_keep_their_scores(variant: Any, share: int) -> None:
@@ -208,7 +228,7 @@ def test_an_addition_touches_little() -> None:
 
 
 def test_removing_most_gives_room_back() -> None:
-    index = filled(zipf_corpus(1000))
+    index = filled(zipf_corpus(1000), k1=1.2, b=0.75)
     index.remove(range(900))
     assert sum(len(segment.ids) for segment in index._state.segments) == 100
     check(index, lucene({i: t for i, t in zipf_corpus(1000).items() if i >= 900}, ["w1", "w7"]), ["w1", "w7"], 20)
