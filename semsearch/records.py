@@ -42,7 +42,8 @@ class Passage:
     """A slice of a document: `document.text[start:end] == text`.
 
     `id` is never used again by an index, `page` starts at 1 (None where the format has no pages), and `metadata` is
-    the document's, with `heading` (the path of headings above the passage) where there is one.
+    the document's, with its `title` and `source` and with `heading`, the path of headings above the passage, where
+    there are such and the document's metadata has no keys of these names.
     """
 
     id: int

@@ -216,9 +216,8 @@ class View:
                 document_key, document = key, _document(*row)
             assert document is not None
             text = document.text[start:end]
-            result[id] = Passage(
-                id, document.id, text, start, end, page, _with_heading(document.metadata, unpack(heading))
-            )
+            metadata = _of_passage(document, unpack(heading))
+            result[id] = Passage(id, document.id, text, start, end, page, metadata)
         return result
 
     def stored_passages(self, after: int = 0) -> Iterator[StoredPassage]:
@@ -292,8 +291,10 @@ class View:
         return found
 
 
-def _with_heading(metadata: Mapping[str, Any], heading: str) -> Mapping[str, Any]:
-    return {**metadata, "heading": heading} if heading and "heading" not in metadata else metadata
+def _of_passage(document: Document, heading: str) -> Mapping[str, Any]:
+    """The document's metadata, with what else tells a reader where a passage is from."""
+    place = {"title": document.title, "source": document.source, "heading": heading}
+    return {**{name: value for name, value in place.items() if value}, **document.metadata}
 
 
 def _document(id: str | bytes, text: str | bytes, title: str | bytes, source: str | bytes, metadata: str) -> Document:

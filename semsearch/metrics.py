@@ -1,0 +1,166 @@
+"""Numbers that say how good a ranking, an answer or a probability is, and whether a difference is more than chance.
+
+Ranking metrics are those of trec_eval (linear gain), so they agree with ir-measures. Answers are scored as by the
+official scripts of SQuAD 1.1 and 2.0 (Rajpurkar et al. 2016, 2018).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import string
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from semsearch.errors import InputError
+
+__all__ = [
+    "calibration_error",
+    "contains_answer",
+    "exact_match",
+    "holm",
+    "randomisation_test",
+    "score_gains",
+    "score_ranking",
+    "token_f1",
+]
+
+
+def score_ranking(ranking: Sequence[str], judged: Mapping[str, int], *, k: int = 10) -> dict[str, float]:
+    """Metrics of one ranking of distinct document ids, best first, as trec_eval defines them, cut off at k.
+
+    nDCG takes the grade itself as gain, discounted by log2(1 + rank) (Järvelin and Kekäläinen 2002). For the others a
+    document is relevant if its grade is above 0; MAP and recall divide by all relevant documents of the question.
+
+    >>> score_ranking(["b", "a"], {"a": 1}, k=10)["ndcg@10"]  # 1 / log2(3)
+    0.6309297535714575
+    """
+    return score_gains([judged.get(id, 0) for id in ranking], list(judged.values()), k)
+
+
+def score_gains(gains: Sequence[int], grades: Sequence[int], k: int) -> dict[str, float]:
+    """`score_ranking` from the grades of the ranked documents and of all judged ones."""
+    relevant = sum(grade > 0 for grade in grades)
+    top = gains[:k]
+    ranks = [rank for rank, gain in enumerate(top, 1) if gain > 0]
+    ideal = _dcg(sorted(grades, reverse=True)[:k])
+    return {
+        f"ndcg@{k}": _dcg(top) / ideal if ideal else 0.0,
+        f"map@{k}": sum(found / rank for found, rank in enumerate(ranks, 1)) / relevant if relevant else 0.0,
+        f"mrr@{k}": 1 / ranks[0] if ranks else 0.0,
+        f"recall@{k}": len(ranks) / relevant if relevant else 0.0,
+        f"precision@{k}": len(ranks) / k,
+    }
+
+
+def _dcg(gains: Sequence[int]) -> float:
+    return math.fsum(gain / math.log2(1 + rank) for rank, gain in enumerate(gains, 1) if gain > 0)
+
+
+_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"  # these scripts put no spaces between words
+_TOKEN = re.compile(f"[{_CJK}]|[^\\s{_CJK}]+")
+_PUNCTUATION = dict.fromkeys(map(ord, string.punctuation + "、。〈〉《》「」『』【】〔〕・！（），．：；？～“”‘’"))
+_PUNCTUATION_ASCII = dict.fromkeys(map(ord, string.punctuation))
+
+
+def _normalise(text: str) -> str:
+    """SQuAD's: lower case, no ASCII punctuation, no articles, single spaces. CJK texts lose their punctuation too."""
+    table = _PUNCTUATION if re.search(f"[{_CJK}]", text) else _PUNCTUATION_ASCII
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", text.lower().translate(table)).split())
+
+
+def exact_match(prediction: str, answers: Sequence[str]) -> float:
+    """1.0 if the prediction equals one of the answers, both normalised as by SQuAD's official script, otherwise 0.0.
+
+    No answers means that there is none: then only an empty prediction is right.
+    """
+    return float(_normalise(prediction) in _accepted(answers))
+
+
+def token_f1(prediction: str, answers: Sequence[str]) -> float:
+    """The best F1 of the prediction's words with those of an answer, as by SQuAD 2.0's official script.
+
+    Chinese and Japanese characters count as words, as in MLQA's script (Lewis et al. 2020).
+
+    >>> token_f1("the tall tower", ["tower"])  # precision 1/2, recall 1
+    0.6666666666666666
+    """
+    return max(_f1(_TOKEN.findall(_normalise(prediction)), _TOKEN.findall(gold)) for gold in _accepted(answers))
+
+
+def _accepted(answers: Sequence[str]) -> list[str]:
+    return [gold for answer in answers if (gold := _normalise(answer))] or [""]
+
+
+def _f1(predicted: list[str], gold: list[str]) -> float:
+    if not predicted or not gold:
+        return float(predicted == gold)
+    same = (Counter(predicted) & Counter(gold)).total()
+    return 2 * same / (len(predicted) + len(gold))
+
+
+def contains_answer(text: str, answers: Sequence[str]) -> bool:
+    """Whether an answer occurs in the text as whole words (in CJK, anywhere), both normalised."""
+    words = f" {_normalise(text)} "
+    for answer in answers:
+        gold = _normalise(answer)
+        if gold and ((gold if re.search(f"[{_CJK}]", gold) else f" {gold} ") in words):
+            return True
+    return False
+
+
+def calibration_error(probabilities: Sequence[float], right: Sequence[float], *, bins: int = 15) -> float:
+    """Expected calibration error over bins of equal mass: the mean gap between stated and observed frequency.
+
+    Equal probabilities share their mean outcome first, so that the order of the questions does not matter
+    (Guo et al. 2017; equal mass: Nguyen and O'Connor 2015). nan if there is nothing to measure.
+    """
+    if len(probabilities) != len(right):
+        raise InputError(f"{len(probabilities)} probabilities, but {len(right)} outcomes.")
+    stated = np.asarray(probabilities, dtype=np.float64)
+    if not stated.size:
+        return math.nan
+    _, group, sizes = np.unique(stated, return_inverse=True, return_counts=True)
+    outcome = (np.bincount(group, weights=np.asarray(right, dtype=np.float64)) / sizes)[group]
+    gaps = (stated - outcome)[np.argsort(stated, kind="stable")]
+    return float(sum(abs(part.sum()) for part in np.array_split(gaps, min(bins, gaps.size))) / gaps.size)
+
+
+def randomisation_test(a: Sequence[float], b: Sequence[float], *, samples: int = 10_000, seed: int = 0) -> float:
+    """Two-sided p value of the paired randomisation test on the mean difference (Fisher 1935; Smucker et al. 2007).
+
+    `a` and `b` are the scores of two systems on the same questions. If they differ on at most 12 of them, all sign
+    changes are counted; otherwise `samples` random ones, the observed one among them, so p is never 0. The same seed
+    gives the same p.
+    """
+    if len(a) != len(b):
+        raise InputError(f"A paired test needs the same questions on both sides, got {len(a)} and {len(b)} scores.")
+    differences: npt.NDArray[np.float64] = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
+    differences = differences[differences != 0]
+    count = differences.size
+    observed = abs(differences.sum()) - 1e-12 * max(1, count)  # equal sums in another order may differ in the last bits
+    if count <= 12:
+        signs = np.indices((2,) * count).reshape(count, -1).T * 2.0 - 1 if count else np.ones((1, 0))
+        return float((np.abs(signs @ differences) >= observed).mean())
+    random = np.random.default_rng(seed)
+    extreme, step = 0, max(1, 4_000_000 // count)
+    for start in range(0, samples, step):
+        signs = random.integers(0, 2, size=(min(step, samples - start), count), dtype=np.int8) * 2.0 - 1
+        extreme += int((np.abs(signs @ differences) >= observed).sum())
+    return (extreme + 1) / (samples + 1)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """p values corrected for their number (Holm 1979): the smallest times m, the next times m - 1, …, at most 1.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    corrected, worst = list(ps), 0.0
+    for rank, i in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
+        worst = max(worst, min(1.0, ps[i] * (len(ps) - rank)))
+        corrected[i] = worst
+    return corrected

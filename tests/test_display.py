@@ -1,0 +1,432 @@
+"""What is shown: one line, harmless, in the width of the terminal; in HTML nothing from a document becomes markup."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import dataclass
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from selectolax.lexbor import LexborHTMLParser
+
+from semsearch.display import (
+    Explanation,
+    answer_html,
+    answer_row,
+    answer_text,
+    clean,
+    hits_html,
+    hits_pandas,
+    hits_rows,
+    hits_text,
+    report_text,
+    shorten,
+    snippet,
+)
+from semsearch.errors import MissingExtraError
+from semsearch.records import Answer, Citation, Hit, Passage
+
+TEXT = "The library opens at nine. Late fees are charged from the second week; a book costs 20 cents a day."
+
+
+def make_hit(text: str = TEXT, **passage: object) -> Hit:
+    values = {"id": 7, "document_id": "fees.md", "text": text, "start": 100, "end": 100 + len(text)} | passage
+    return Hit(Passage(**values), 0.5, 1, {"dense": (2, 0.61), "lexical": (1, 4.2)})  # type: ignore[arg-type]
+
+
+def make_answer(text: str = "20 cents a day", hit: Hit | None = None) -> Answer:
+    hit = hit or make_hit()
+    start = hit.passage.start + hit.passage.text.index(text)
+    return Answer(text, 0.864, hit, start, start + len(text))
+
+
+@pytest.fixture(autouse=True)
+def _terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+# ---------------------------------------------------------------------------------------------------------------- text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a\r\n\t b", "a b"),
+        ("\x1b[2Jgone", "␛[2Jgone"),
+        ("\x1b]0;title\x07", "␛]0;title␇"),
+        ("a\x00b\x7f", "a␀b␡"),
+        ("\x9b31m", "\ufffd31m"),
+        ("abc\u202egnp.exe\u202c", "abcgnp.exe"),
+        ("x\u2066y\u2069\u200f", "xy"),
+        ("a\u2028b\u2029c", "a b c"),
+        ("\ud800", "\ufffd"),
+        ("نمی\u200cخواهم", "نمی\u200cخواهم"),
+        ("👩\u200d🔬", "👩\u200d🔬"),
+        ("\U000e0041\U000e0042", ""),
+    ],
+)
+def test_clean_takes_away_what_a_terminal_obeys(text: str, expected: str) -> None:
+    assert clean(text) == expected
+
+
+@given(st.text(st.characters(exclude_categories=[]), max_size=200))
+def test_clean_text_is_printable_and_stays_clean(text: str) -> None:
+    line = clean(text)
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]", line)
+    line.encode("utf-8")
+    assert clean(line) == line.strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "expected"),
+    [
+        ("late fees", 9, "late fees"),
+        ("late fees", 8, "late fe…"),
+        ("東京都", 6, "東京都"),
+        ("東京都", 5, "東京…"),
+        ("東京都", 4, "東…"),
+        ("e\u0301a", 2, "e\u0301a"),
+        ("abc", 1, "…"),
+        ("abc", 0, ""),
+    ],
+)
+def test_shorten_counts_columns(text: str, width: int, expected: str) -> None:
+    assert shorten(text, width) == expected
+
+
+def test_snippet_shows_the_query_words() -> None:
+    text = "Nothing to see in this first sentence. " * 20 + "Then: late fees are charged weekly. " + "And more. " * 20
+    assert snippet(text, "When are late fees charged?", 40) == "… Then: late fees are charged weekly. A…"
+    assert snippet("Short.", "anything", 40) == "Short."
+    assert snippet("开放时间。" * 30 + "逾期罚款每天两角。", "罚款", 20) == "… 逾期罚款每天两角。"
+
+
+def test_hits_text() -> None:
+    hit = make_hit(page=3, metadata={"heading": "Fees > Late"})
+    assert hits_text([hit], "late fees") == (
+        "1 hit for “late fees”\n"
+        "1  0.5000  fees.md, page 3 [100:199]  Fees > Late  (dense #2, lexical #1)\n"
+        "   The library opens at nine. Late fees are charged from the second week; a boo…"
+    )
+    assert hits_text([], "x") == "No passage found for “x”."
+
+
+def test_answer_text() -> None:
+    assert answer_text(make_answer()) == (
+        "20 cents a day  (86 %)\n  fees.md [184:198]\n"
+        "  …ate fees are charged from the second week; a book costs «20 cents a day»."
+    )
+
+
+def test_answer_text_without_an_answer() -> None:
+    nothing = Answer("", 0.9, alternatives=(make_answer(),))
+    assert answer_text(nothing) == (
+        "No answer in the documents.\n  Best guess: “20 cents a day” (86 %), fees.md [184:198]"
+    )
+    assert answer_text(Answer("", 0.9)) == "No answer in the documents."
+
+
+def test_answer_text_with_citations() -> None:
+    generated = Answer("It is 20 cents.", 0.5, citations=(Citation("fees.md", 3, 9, 2, 0.75),))
+    assert answer_text(generated) == "It is 20 cents.  (50 %)\n  [1] fees.md, page 2 [3:9]  (75 %)"
+
+
+@pytest.mark.parametrize("text", [TEXT * 30, "東京都図書館" * 60, "🦉" * 200, "x" * 500, "a\u0301" * 300])
+def test_lines_fit_the_terminal(text: str) -> None:
+    hit = make_hit(text, document_id=text[:90])
+    answer = Answer(text[40:60], 0.5, hit, 140, 160)
+    for line in (hits_text([hit], text) + "\n" + answer_text(answer)).splitlines():
+        wide = sum(2 if ord(c) > 0x2E80 else c != "\u0301" for c in line)
+        assert 0 < wide <= 80, line
+
+
+def test_report_text() -> None:
+    @dataclass(frozen=True)
+    class Report:
+        added: int = 2
+        removed: int = 0
+        failed: int = 1
+        seconds: float = 0.5
+        ok: bool = False
+        failures: tuple[tuple[str, str], ...] = (("a\x1b[31m.pdf", "is\nencrypted"),)
+
+    assert report_text(Report()) == (
+        "added 2, removed 0, failed 1, seconds 0.50, ok no\nfailures:\n  a␛[31m.pdf: is encrypted"
+    )
+    many = Report(failures=tuple((f"{n}.txt", "damaged") for n in range(25)))
+    assert report_text(many).splitlines()[-2:] == ["  19.txt: damaged", "  … and 5 more"]
+
+
+def test_rows_are_json_values() -> None:
+    row = hits_rows([make_hit(page=3, metadata={"suffix": ".md"})])[0]
+    assert json.loads(json.dumps(row)) == {
+        "rank": 1,
+        "score": 0.5,
+        "document_id": "fees.md",
+        "page": 3,
+        "start": 100,
+        "end": 199,
+        "text": TEXT,
+        "passage_id": 7,
+        "sources": {"dense": {"rank": 2, "score": 0.61}, "lexical": {"rank": 1, "score": 4.2}},
+        "metadata": {"suffix": ".md"},
+    }
+
+
+def test_an_answer_as_json_values() -> None:
+    nothing = Answer("", 0.4, alternatives=(make_answer(),), citations=(Citation("fees.md", 3, 9, 2, 0.75),))
+    found = {"found": True, "text": "20 cents a day", "score": 0.864, "document_id": "fees.md", "page": None}
+    assert json.loads(json.dumps(answer_row(nothing))) == {
+        "found": False,
+        "text": "",
+        "score": 0.4,
+        "document_id": None,
+        "page": None,
+        "start": None,
+        "end": None,
+        "citations": [{"document_id": "fees.md", "start": 3, "end": 9, "page": 2, "score": 0.75}],
+        "alternatives": [{**found, "start": 184, "end": 198, "citations": [], "alternatives": []}],
+    }
+
+
+def test_pandas_has_a_column_for_each_leg() -> None:
+    pytest.importorskip("pandas", reason="pandas is not installed")
+    frame = hits_pandas([make_hit(), Hit(make_hit().passage, 0.4, 2, {"lexical": (2, 3.0)})])
+    assert frame["rank"].tolist() == [1, 2]
+    assert frame["lexical_score"].tolist() == [4.2, 3.0]
+    assert frame["dense_rank"].isna().tolist() == [False, True]
+    assert list(hits_pandas([]).columns)[:3] == ["rank", "score", "document_id"]
+
+
+def test_without_pandas_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'semsearch\[pandas\]'"):
+        hits_pandas([])
+
+
+def test_explanation_draws_bars() -> None:
+    explanation = Explanation({"fees": 4.0, "late": 1.0}, (("late", 0, 4, 0.5), ("fee", 5, 8, 0.75), ("s", 8, 9, -0.1)))
+    assert str(explanation) == (
+        "matched terms (share of BM25)\n"
+        "  fees    4.000  ████████████████████████\n"
+        "  late    1.000  ██████\n"
+        "nearest tokens (cosine to the query)\n"
+        "  fee     0.750  ████████████████████████\n"
+        "  late    0.500  ████████████████\n"
+        "  s      -0.100"
+    )
+    html = LexborHTMLParser(explanation._repr_html_())
+    assert [p.text() for p in html.css("div > p")] == ["late fees"]
+    assert [node.attributes["title"] for node in html.css("p > span")] == ["0.500", "0.750", "-0.100"]
+    assert str(Explanation({})) == "no term matched"
+
+
+# ---------------------------------------------------------------------------------------------------------------- HTML
+
+PAYLOADS = [
+    "<script>alert(1)</script>",
+    "<SCRIPT SRC=//evil.example/x.js></SCRIPT>",
+    "<scr<script>ipt>alert(1)</scr</script>ipt>",
+    "<img src=x onerror=alert(1)>",
+    "<img/src='x'/onerror='alert(1)'>",
+    "<svg onload=alert(1)>",
+    "<svg><script>alert&#40;1)</script></svg>",
+    "<svg><animate onbegin=alert(1) attributeName=x dur=1s>",
+    "<body onload=alert(1)>",
+    "<iframe src=javascript:alert(1)></iframe>",
+    "<iframe srcdoc='&lt;script&gt;alert(1)&lt;/script&gt;'></iframe>",
+    "<a href=javascript:alert(1)>x</a>",
+    "<a href='jAvAsCrIpT&colon;alert(1)'>x</a>",
+    "<a href=' javascript:alert(1)'>x</a>",
+    "<math><mtext><table><mglyph><style><img src=x onerror=alert(1)></style></mglyph></table></mtext></math>",
+    "<details open ontoggle=alert(1)>",
+    "<input autofocus onfocus=alert(1)>",
+    "<form action=javascript:alert(1)><button>x</button></form>",
+    "<object data=javascript:alert(1)></object>",
+    "<embed src=javascript:alert(1)>",
+    "<link rel=stylesheet href=//evil.example/x.css>",
+    "<meta http-equiv=refresh content='0;url=javascript:alert(1)'>",
+    "<base href=//evil.example/>",
+    "<style>@import '//evil.example/x.css';</style>",
+    "</style><script>alert(1)</script>",
+    "</div></p></ol><script>alert(1)</script>",
+    "</mark><script>alert(1)</script><mark>",
+    '"><script>alert(1)</script>',
+    "'><img src=x onerror=alert(1)>",
+    '" onmouseover="alert(1)',
+    "' onmouseover='alert(1)",
+    "` onmouseover=`alert(1)",
+    '" style="background:url(javascript:alert(1))',
+    "&lt;script&gt;alert(1)&lt;/script&gt;",
+    "&#60;script&#62;alert(1)&#60;/script&#62;",
+    "&amp;lt;script&amp;gt;",
+    "<!--><script>alert(1)</script>-->",
+    "<!-- --!><img src=x onerror=alert(1)>",
+    "<![CDATA[><script>alert(1)</script>]]>",
+    "<?xml version='1.0'?><script>alert(1)</script>",
+    "<scr\x00ipt>alert(1)</scr\x00ipt>",
+    "<\x00img src=x onerror=alert(1)>",
+    "\ufeff<script>alert(1)</script>",
+    "\u202e<script>alert(1)</script>",
+    "\ud800<script>alert(1)</script>\udfff",
+    "＜script＞alert(1)＜/script＞",
+    "<img src=x:x onerror\u2028=alert(1)>",
+    "<noscript><p title='</noscript><img src=x onerror=alert(1)>'>",
+    "<textarea><script>alert(1)</script>",
+    "<title></title><script>alert(1)</script>",
+    "<template><script>alert(1)</script></template>",
+    "{{constructor.constructor('alert(1)')()}}",
+    "$\\href{javascript:alert(1)}{x}$",
+    "<x onclick=alert(1)>fees late",
+    "<" * 50 + "script>",
+    "<table><td background=javascript:alert(1)>",
+    "<isindex type=image src=1 onerror=alert(1)>",
+    "+ADw-script+AD4-alert(1)+ADw-/script+AD4-",
+]
+SOURCES = [
+    "javascript:alert(1)",
+    "JavaScript:alert(1)",
+    "java\nscript:alert(1)",
+    "\x01javascript:alert(1)",
+    " javascript:alert(1)",
+    "data:text/html,<script>alert(1)</script>",
+    "vbscript:msgbox(1)",
+    "blob:https://evil.example/1",
+    "view-source:javascript:alert(1)",
+    "//evil.example/share",
+    "file://evil.example/share",
+    "file:////evil.example/share",
+    "http:javascript:alert(1)",
+    "http://[bad",
+    '/tmp/"><script>alert(1)</script>',
+    "/tmp/' onmouseover='alert(1)",
+    'https://example.org/" onclick="alert(1)',
+    "https://example.org/<script>",
+    "relative/path",
+]
+ALLOWED = {
+    "div": {"class"},
+    "p": {"class"},
+    "span": {"class", "style", "title"},
+    "a": {"href", "rel"},
+    "li": {"value"},
+    **dict.fromkeys(["style", "ol", "b", "mark", "table", "tbody", "tr", "td"], frozenset()),
+}
+STYLE = re.compile(r"(background:rgba\(255,160,0,\d\.\d\d\)|width:\d+\.\d\dem)")
+
+
+class Elements(HTMLParser):
+    """Every element and its attributes as Python's own parser sees them, with errors for anything else."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_comment(self, data: str) -> None:
+        raise AssertionError(f"a comment: {data!r}")
+
+    def handle_decl(self, decl: str) -> None:
+        raise AssertionError(f"a declaration: {decl!r}")
+
+    def handle_pi(self, data: str) -> None:
+        raise AssertionError(f"a processing instruction: {data!r}")
+
+    def unknown_decl(self, data: str) -> None:
+        raise AssertionError(f"a declaration: {data!r}")
+
+
+def elements(html: str) -> list[tuple[str, dict[str, str | None]]]:
+    """The elements by two parsers; they must agree."""
+    html.encode("utf-8")
+    ours = Elements()
+    ours.feed(html)
+    ours.close()
+    body = LexborHTMLParser(html).body
+    assert body is not None
+    theirs = [(n.tag, dict(n.attributes)) for n in body.traverse(include_text=False) if n.tag != "body"]
+    assert sorted(map(repr, ours.found)) == sorted(map(repr, theirs))
+    return ours.found
+
+
+def check(html: str) -> None:
+    for tag, attributes in elements(html):
+        assert tag in ALLOWED, f"<{tag}> in {html}"
+        assert set(attributes) <= ALLOWED[tag], f"{attributes} in {html}"
+        if tag == "a":
+            assert re.match(r"https?://[a-z]|file:///[^/]", attributes["href"] or ""), attributes
+        if "style" in attributes:
+            assert STYLE.fullmatch(attributes["style"] or ""), attributes
+    style = LexborHTMLParser(html).css("style")
+    assert len(style) == 1
+    assert "evil" not in style[0].text()
+
+
+def everything(payload: str, source: str) -> list[str]:
+    """All that is rendered as HTML, with the payload in every place that a document or a query fills."""
+    text = f"late {payload} fees {payload}"
+    metadata = {"source": source, "heading": payload}
+    passage = Passage(1, payload, text, 0, len(text), 2, metadata)
+    hit = Hit(passage, 0.5, 1, {payload: (1, 0.5)})
+    answer = Answer(payload, 0.5, hit, 5, 5 + len(payload), citations=(Citation(payload, 0, 1, 1, 0.5),))
+    terms = {payload: 1.0, "late": 0.5}
+    tokens = ((payload, 0, len(payload), 0.5), ("late", len(payload) + 1, len(payload) + 5, -0.5))
+    return [
+        hits_html([hit], payload),
+        hits_html([hit], "late fees script alert onerror"),
+        hits_html([], payload),
+        answer_html(answer),
+        answer_html(Answer("", 0.5, alternatives=(answer,))),
+        Explanation(terms, tokens)._repr_html_(),
+    ]
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_text_never_becomes_markup(payload: str) -> None:
+    for html in everything(payload, "/home/me/fees.md"):
+        check(html)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_sources_never_become_dangerous_links(source: str) -> None:
+    for html in everything("x", source):
+        check(html)
+
+
+@given(st.text(st.sampled_from("<>&\"'`=/ \x00\x1b!-[]?;#abSCRIPTonload\u202e\ud800"), max_size=60))
+def test_random_markup_is_inert(payload: str) -> None:
+    for html in everything(payload or "x", payload):
+        check(html)
+
+
+@pytest.mark.parametrize(
+    ("source", "page", "href"),
+    [
+        ("/home/me/late fees.pdf", 3, "file:///home/me/late%20fees.pdf#page=3"),
+        ("/home/me/a#b?.md", None, "file:///home/me/a%23b%3F.md"),
+        ("https://example.org/a?b=c&d=é", None, "https://example.org/a?b=c&d=%C3%A9"),
+        ("file:///home/me/a.md", None, "file:///home/me/a.md"),
+    ],
+)
+def test_links_to_the_source(source: str, page: int | None, href: str) -> None:
+    html = hits_html([make_hit(page=page, metadata={"source": source})], "late")
+    assert [attributes["href"] for tag, attributes in elements(html) if tag == "a"] == [href]
+
+
+def test_query_words_are_marked() -> None:
+    html = hits_html([make_hit("Fees & more: <late> fees.", metadata={})], "late fees")
+    marks = LexborHTMLParser(html).css("mark")
+    assert [mark.text() for mark in marks] == ["Fees", "late", "fees"]
+    assert "<mark>Fees</mark> &amp; more: &lt;<mark>late</mark>&gt; <mark>fees</mark>." in html
+
+
+def test_the_answer_is_marked_in_its_passage() -> None:
+    html = LexborHTMLParser(answer_html(make_answer()))
+    assert [mark.text() for mark in html.css("mark")] == ["20 cents a day"]
+    assert html.css("p")[-1].text() == TEXT
