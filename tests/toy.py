@@ -9,7 +9,7 @@ import numpy as np
 
 
 class WordEncoder:
-    """A text's vector counts its words, each in one of 1024 buckets, and has unit length. Deterministic, starts at once."""
+    """A text's vector counts its words, each in one of 1024 buckets, and has unit length."""
 
     name = "toy-words"
     dimension = 1024

@@ -1,0 +1,457 @@
+"""`Index`: one folder on disk that documents go into and passages come out of."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+
+import semsearch
+from semsearch.analysis import Analyzer, get_analyzer
+from semsearch.encoding import Encoder, fingerprint, get_encoder
+from semsearch.errors import ClosedIndexError, IndexMismatchError, InputError, ModelError
+from semsearch.filters import Where
+from semsearch.fusion import Ranking
+from semsearch.health import CheckReport, check_index
+from semsearch.ingest import AddReport, Batch, checked_vectors
+from semsearch.items import Item, Progress, to_document, watched
+from semsearch.legs import Legs
+from semsearch.lexical import get_lexical
+from semsearch.records import Answer, Document, Passage
+from semsearch.store import Store
+from semsearch.sync import SyncReport, resolved_folder, sync_folder
+from semsearch.tables import View, Writer
+
+if TYPE_CHECKING:
+    from semsearch.reading import Answerer
+    from semsearch.retrieval import Hits
+
+__all__ = ["AddReport", "CheckReport", "Index", "Item", "Progress", "Snapshot", "SyncReport"]
+
+
+class Snapshot:
+    """One generation of an index, while it is searched. Made by `Index.snapshot`."""
+
+    def __init__(self, view: View, legs: Legs, analyzer: Analyzer) -> None:
+        self._view = view
+        self._legs = legs
+        self._analyzer = analyzer
+
+    def matching(self, where: Where | None) -> np.ndarray | None:
+        """The ids of the passages that a filter lets through, (n,) int64 ascending; None for no filter."""
+        return None if where is None else self._view.matching(where)
+
+    def dense(self, vectors: np.ndarray, k: int, allowed: np.ndarray | None = None) -> list[Ranking]:
+        """For each of the (q, dimension) query vectors, the k nearest passages by inner product."""
+        if not self._view.has_passages():
+            return [[] for _ in vectors]
+        found = self._legs.dense(self._view).search(vectors, k, allowed=allowed)
+        return [_ranking(ids, scores) for ids, scores in found]
+
+    def lexical(self, queries: Sequence[str], k: int, allowed: np.ndarray | None = None) -> list[Ranking]:
+        """For each query, the k passages with the highest BM25 score; only passages that match."""
+        if not self._view.has_passages():
+            return [[] for _ in queries]
+        leg = self._legs.lexical(self._view)
+        return [_ranking(*leg.search(self._analyzer.query(query), k, allowed=allowed)) for query in queries]
+
+    def explain(self, query: str, passage: int) -> Mapping[str, float]:
+        """The BM25 share of each term of the query in a passage."""
+        return self._legs.lexical(self._view).explain(self._analyzer.query(query), passage)
+
+    def passages(self, ids: Sequence[int]) -> dict[int, Passage]:
+        """The passages with these ids."""
+        return self._view.passages(ids)
+
+
+def _ranking(ids: np.ndarray, scores: np.ndarray) -> Ranking:
+    return list(zip(ids.tolist(), scores.tolist(), strict=True))
+
+
+class Index:
+    """A searchable collection of documents in one folder on disk.
+
+    with semsearch.Index("indexes/handbook") as index:
+        index.sync("~/handbook")
+        for hit in index.search("late fees"):
+            print(hit.score, hit.passage.document_id, hit.passage.text)
+
+    Parameters
+    ----------
+    location : the folder; `~` is the home folder. It is created if it is not there, unless `create=False`.
+    encoder : None for the one that the index was made with (all-MiniLM-L6-v2 for a new index, which ships with the
+        package), a name or path that sentence-transformers knows, a folder made by `compile_encoder`, or an object with
+        the `Encoder` protocol. Another one than the index was made with raises IndexMismatchError.
+    analyzer : how text becomes keywords: a Snowball language ("english", "german", ...), "none" for no stemming, or an
+        Analyzer; None for the one the index was made with ("english" for a new index).
+    lexical : the BM25 variant: "lucene" (default), "okapi", "l", "plus", or "rank_bm25" for the rank-bm25 package.
+        It is a matter of each opening, not of the index.
+    recall : the share of the true nearest passages that the dense leg has to find. The search is exact, which meets
+        every target.
+    storage : how vectors are kept; "float32".
+    read_only : open for searching only; creates no file, works on read-only media.
+    timeout : seconds to wait for another process that is writing.
+
+    Any number of processes and threads may read while one writes. Each write takes the writer lock for its duration.
+    """
+
+    def __init__(
+        self,
+        location: str | os.PathLike[str],
+        *,
+        encoder: str | Encoder | None = None,
+        analyzer: str | Analyzer | None = None,
+        lexical: str | None = None,
+        recall: float = 0.99,
+        storage: str = "float32",
+        read_only: bool = False,
+        create: bool = True,
+        timeout: float = 5.0,
+    ) -> None:
+        if not 0 < recall <= 1:
+            raise InputError(f"recall is a share between 0 and 1, not {recall!r}.")
+        if storage != "float32":
+            raise InputError(f"storage={storage!r} is not known. Vectors are kept as 'float32'.")
+        get_lexical(lexical)  # raises for a name that is not known
+        self.path = _folder(location)
+        self._lexical_name = lexical
+        self._encoder_given = encoder
+        self._analyzer_given = analyzer
+        self._encoder: Encoder | None = None
+        self._mutex = threading.RLock()
+        self._legs: Legs | None = None
+        self._answerer: Answerer | None = None
+        self._store = Store(self.path, read_only=read_only, create=create, timeout=timeout)
+        _open.add(self)
+        try:
+            with self._store.reading() as view:
+                self._analyzer = self._settled_analyzer(view)
+                if encoder is not None:
+                    self._encoder = self._settled_encoder(view)
+        except BaseException:
+            self.close()
+            raise
+
+    # -- models ------------------------------------------------------------------------------------------------------
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder in use, loaded when it is first needed."""
+        if self._encoder is None:
+            with self._mutex, self._store.reading() as view:
+                self._encoder = self._settled_encoder(view)
+        return self._encoder
+
+    @property
+    def analyzer(self) -> Analyzer:
+        """What turns text into keywords."""
+        return self._analyzer
+
+    def _settled_encoder(self, view: View) -> Encoder:
+        stored = view.meta("encoder")
+        if stored is None:
+            return get_encoder(self._encoder_given)
+        if self._encoder_given is not None:
+            encoder = get_encoder(self._encoder_given)
+        else:
+            encoder = self._remembered_encoder(str(stored["name"]), view.meta("encoder_spec"))
+        own = fingerprint(encoder)
+        if own != stored:
+            raise IndexMismatchError(
+                f"{self.path} was made with {_described(stored, own)}, opened with {_described(own, stored)}. "
+                "Open it without encoder=, or index the documents again into another folder."
+            )
+        return encoder
+
+    def _remembered_encoder(self, name: str, spec: str | None) -> Encoder:
+        how = "Pass it: semsearch.Index(location, encoder=...). Keyword search works without: mode='lexical'."
+        if spec is None:
+            raise IndexMismatchError(f"{self.path} was made with {name!r}, an encoder object of the user's own. {how}")
+        try:
+            return get_encoder(spec)
+        except ModelError as error:
+            raise IndexMismatchError(
+                f"{self.path} was made with {name!r}, which cannot be loaded: {error} {how}"
+            ) from error
+
+    def _settled_analyzer(self, view: View) -> Analyzer:
+        # The language binds; other rules for the same language only mean that the cache is built again.
+        stored = view.meta("language")
+        analyzer = get_analyzer(stored if self._analyzer_given is None else self._analyzer_given)
+        if stored is not None and analyzer.language != stored:
+            raise IndexMismatchError(
+                f"{self.path} was made with the analyzer for {stored!r}, opened with that for {analyzer.language!r}. "
+                "Open it without analyzer=, or index the documents again into another folder."
+            )
+        return analyzer
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def sync(
+        self, folder: str | os.PathLike[str], *, pattern: str | Sequence[str] | None = None, progress: Progress = None
+    ) -> SyncReport:
+        """Bring the index up to the state of a folder, and say what was done.
+
+        Only files whose size, modification time or inode changed are read, and only text that is new is embedded. A
+        renamed file keeps its passages. Files that cannot be read are reported with a reason and stop nothing.
+        Deletions are looked for inside `folder` only. What was done before an interruption is kept: call it again to
+        go on.
+
+        `pattern` limits the files, as "*.md" or ["docs/**/*.md", "*.txt"]; `progress` is True or False for a bar on
+        the terminal, None for a bar when a person is watching, or a function of (done, total).
+        """
+        path = resolved_folder(folder)
+        with self._writing() as batch:
+            return sync_folder(batch, path, pattern, partial(watched, progress=progress), semsearch.__version__)
+
+    def add(self, items: Iterable[Item] | Item, *, progress: Progress = None) -> AddReport:
+        """Add documents; one with the id of an earlier one replaces it. All is durable when this returns.
+
+        An item is a Document, a mapping with `id`, `text` and, if wanted, `title`, `source`, `metadata`, a pair
+        (id, text), or a string, whose id is made from its content. Any iterable will do: it is read once, in batches.
+        An item that cannot be used raises InputError; the batches before it are committed.
+        """
+        single = isinstance(items, (str, Mapping, Document))
+        documents = map(to_document, [items] if single else items)  # type: ignore[arg-type]
+        with self._writing() as batch:
+            for document in watched(documents, progress=progress):
+                batch.put(document)
+            batch.commit()
+            return AddReport(
+                added=batch.added, updated=batch.updated, unchanged=batch.unchanged, notes=tuple(batch.notes)
+            )
+
+    def remove(self, ids: str | Iterable[str]) -> int:
+        """Remove documents by id; returns how many were there."""
+        wanted = [ids] if isinstance(ids, str) else list(dict.fromkeys(ids))
+        for id in wanted:
+            if not isinstance(id, str):
+                raise InputError(f"An id is a string, not {id!r}.")
+        with self._writing() as batch:
+            keys = [key for key in map(batch.writer.key, wanted) if key is not None]
+            if keys:
+                with self._mutex:
+                    with batch.writer.commit() as generation:
+                        batch.writer.remove(keys)
+                    batch.legs.applied(generation, batch.writer.removed, [], batch.writer.last_passage())
+            return len(keys)
+
+    def optimize(self) -> None:
+        """Compact the database and write the cache afresh. Never needed for right results."""
+        with self._store.writing() as writer, self._mutex:
+            if writer.meta("encoder") is not None:
+                self._publish(writer, self._legs_for(writer))
+            writer.compact()
+
+    @contextmanager
+    def _writing(self) -> Iterator[Batch]:
+        encoder = self.encoder  # loading a model takes a while: before the lock
+        with self._store.writing() as writer:
+            self._settle(writer, encoder)
+            with self._mutex:
+                legs = self._legs_for(writer)
+                if not writer.last_passage():
+                    legs.start_empty(writer.generation())
+            yield Batch(writer, encoder, self._analyzer, legs, self._mutex)
+            with self._mutex:
+                if legs.is_stale(writer):
+                    self._publish(writer, legs)
+
+    def _settle(self, writer: Writer, encoder: Encoder) -> None:
+        """Bind a new index to its models; another process may have done so first."""
+        own = fingerprint(encoder)
+        if writer.meta("encoder") is None:
+            with writer.commit():
+                writer.set_meta("encoder", own)
+                writer.set_meta("encoder_spec", _spec_of(self._encoder_given or encoder.name))
+                writer.set_meta("language", self._analyzer.language)
+        elif (writer.meta("encoder"), writer.meta("language")) != (own, self._analyzer.language):
+            raise IndexMismatchError(
+                f"{self.path} was meanwhile bound to other models by another process. Close it and open it again, "
+                "without encoder= and analyzer=."
+            )
+
+    def _publish(self, writer: Writer, legs: Legs) -> None:
+        generation = legs.publish(writer)
+        if generation >= 0:
+            writer.forget_history(generation)
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Snapshot]:
+        """One whole generation to search in, the last one at the time the block starts."""
+        with self._mutex, self._store.reading() as view:
+            yield Snapshot(view, self._legs_for(view), self._analyzer)
+
+    def encode_queries(self, queries: Sequence[str]) -> np.ndarray:
+        """The (n, dimension) float32 unit vectors of queries; raises ModelError where the encoder gives none."""
+        vectors = checked_vectors(self.encoder, list(queries), "query")
+        for query, vector in zip(queries, vectors, strict=True):
+            if not vector.any():
+                raise ModelError(
+                    f"The encoder {self.encoder.name!r} gave no usable vector (zero or not finite) for the query "
+                    f"{query[:80]!r}. Search with mode='lexical'."
+                )
+        return vectors
+
+    def _legs_for(self, view: View) -> Legs:
+        if self._legs is None:
+            encoder, analyzer = view.meta("encoder"), self._analyzer.fingerprint()
+            self._legs = Legs(
+                self.path / "cache",
+                dimension=int(encoder["dimension"]) if encoder else 1,
+                analyze=self._analyzer,
+                new_lexical=partial(get_lexical, self._lexical_name),
+                identity={"uuid": view.meta("uuid"), "encoder": _hash(encoder), "analyzer": _hash(analyzer)},
+            )
+            if encoder is None:  # nothing was written yet: do not keep what does not know its dimension
+                legs, self._legs = self._legs, None
+                return legs
+        return self._legs
+
+    @overload
+    def search(self, query: str, k: int = 10, *, where: Where | None = None, mode: str = "hybrid") -> Hits: ...  # type: ignore[overload-overlap]
+    @overload
+    def search(
+        self, query: Sequence[str], k: int = 10, *, where: Where | None = None, mode: str = "hybrid"
+    ) -> list[Hits]: ...
+    def search(
+        self, query: str | Sequence[str], k: int = 10, *, where: Where | None = None, mode: str = "hybrid"
+    ) -> Hits | list[Hits]:
+        """The k best passages for a query; `Retriever` has the parts in the open."""
+        from semsearch.retrieval import Retriever
+
+        return Retriever(self, mode=mode).search(query, k=k, where=where)
+
+    @overload
+    def ask(self, question: str, k: int = 20, *, where: Where | None = None) -> Answer: ...  # type: ignore[overload-overlap]
+    @overload
+    def ask(self, question: Sequence[str], k: int = 20, *, where: Where | None = None) -> list[Answer]: ...
+    def ask(self, question: str | Sequence[str], k: int = 20, *, where: Where | None = None) -> Answer | list[Answer]:
+        """The answer to a question, a span of a document with a probability; `Answerer` has the parts in the open."""
+        if self._answerer is None:
+            from semsearch.reading import Answerer
+            from semsearch.retrieval import Retriever
+
+            self._answerer = Answerer(Retriever(self))
+        return self._answerer.answer(question, k=k, where=where)
+
+    def get(self, id: str) -> Document | None:
+        """The document with that id, None if there is none."""
+        with self._mutex, self._store.reading() as view:
+            return view.document(id)
+
+    def documents(self) -> Iterator[Document]:
+        """All documents, in the order they first came, in constant memory."""
+        last = 0
+        while True:
+            with self._mutex, self._store.reading() as view:
+                rows = view.documents(last, 64)
+            if not rows:
+                return
+            for last, document in rows:  # noqa: B007
+                yield document
+
+    def __len__(self) -> int:
+        """The number of passages."""
+        with self._mutex, self._store.reading() as view:
+            return view.counts()[1]
+
+    def check(self, repair: bool = False) -> CheckReport:
+        """Whether database, texts, offsets, vectors and cache are in order; see `CheckReport`.
+
+        With `repair=True` what is derived (the cache) is built again where it is wrong.
+        """
+        with self._mutex:
+            with self._store.reading() as view:
+                report = check_index(view, self._legs_for(view))
+            if repair and report.cache:
+                with self._store.writing() as writer:
+                    self._legs = None
+                    self._publish(writer, self._legs_for(writer))
+                with self._store.reading() as view:
+                    report = check_index(view, self._legs_for(view))
+            return report
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the index; using it afterwards raises ClosedIndexError. A second call does nothing."""
+        with self._mutex:
+            self._store.close()
+            self._legs = None
+            self._answerer = None
+        _open.discard(self)
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        try:
+            with self._mutex, self._store.reading() as view:
+                documents, passages = view.counts()
+                stored = view.meta("encoder")
+        except ClosedIndexError:
+            return f"<Index {str(self.path)!r}, closed>"
+        made = f", {stored['name']}" if stored else ""
+        return f"<Index {str(self.path)!r}: {documents} documents, {passages} passages{made}>"
+
+    def _forked(self) -> None:
+        self._mutex = threading.RLock()  # another thread of the parent may have held it
+        self._store.abandon()
+
+
+_open: weakref.WeakSet[Index] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for index in list(_open):
+        index._forked()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _folder(location: str | os.PathLike[str]) -> Path:
+    text = os.fspath(location)
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f"The location of an index is the path of a folder, not {location!r}.")
+    if "://" in text:
+        raise InputError(f"{text!r} is not the path of a folder. This release keeps an index in a folder only.")
+    if "\0" in text:
+        raise InputError(f"The path {text!r} has a NUL in it.")
+    return Path(text).expanduser().absolute()
+
+
+def _spec_of(encoder: object) -> str | None:
+    """How to find an encoder again at the next opening: its absolute path or its name; None for an object."""
+    if isinstance(encoder, (str, os.PathLike)):
+        return str(Path(encoder).absolute()) if Path(encoder).exists() else os.fspath(encoder)
+    return None
+
+
+def _hash(stored: Any) -> str:
+    return sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _described(print_: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """A fingerprint in words: the name, and what tells it from the other one."""
+    differing = [f"{key} {value}" for key, value in print_.items() if key != "name" and other.get(key) != value]
+    if "name" not in print_:
+        return ", ".join(differing)
+    if print_["name"] != other.get("name"):
+        differing = [f"{print_['dimension']} dimensions"]
+    return f"{print_['name']} ({', '.join(differing)})"

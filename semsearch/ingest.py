@@ -1,0 +1,233 @@
+"""Documents → passages → vectors and tokens → one commit a batch.
+
+Only what changed is chunked, and only text that no passage had before is embedded. A batch is one transaction: a
+process that dies loses at most the batch that was not yet committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from semsearch.chunking import Chunk, chunk, embedded_text
+from semsearch.errors import EncoderError
+from semsearch.legs import AddedPassage
+from semsearch.records import Document
+from semsearch.tables import FileRow, NewPassage, Writer, digest, dump_metadata
+
+if TYPE_CHECKING:
+    from semsearch.encoding import Encoder
+    from semsearch.legs import Legs
+
+__all__ = ["AddReport", "Batch", "FileNote", "checked_vectors", "passage_budget"]
+
+BATCH_PASSAGES = 512  # a few seconds of encoding on two cores: what a killed process loses at most
+BATCH_CHARACTERS = 8_000_000
+TARGET_TOKENS = 200  # of a passage with its title and headings, where the encoder takes as many
+
+
+@dataclass(frozen=True, slots=True)
+class AddReport:
+    """What `Index.add` did, counted in documents. `failures` lists (id, reason) of those that are not in the index.
+
+    `notes` lists (id, remark) of documents that are in it with a reservation, such as passages that can only be found
+    by keyword because the encoder gave no usable vector.
+    """
+
+    added: int = 0
+    updated: int = 0
+    removed: int = 0
+    unchanged: int = 0
+    failed: int = 0
+    failures: tuple[tuple[str, str], ...] = ()
+    notes: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        from semsearch.display import report_text
+
+        return report_text(self)
+
+
+@dataclass(frozen=True, slots=True)
+class FileNote:
+    """The file a document comes from: its root, and what to remember of it."""
+
+    root: int
+    row: FileRow
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A document on its way in; `key` is set where the stored one keeps its text and only its description changes."""
+
+    document: Document
+    file: FileNote | None
+    key: int | None = None
+    chunks: Sequence[Chunk] = ()
+    texts: Sequence[str] = ()
+    digests: Sequence[bytes] = ()
+
+
+@dataclass(slots=True)
+class Batch:
+    """Documents on their way in. `put` takes one, `commit` writes those that wait; the caller holds the writer lock."""
+
+    writer: Writer
+    encoder: Encoder
+    analyze: Callable[[str], list[str]]
+    legs: Legs
+    mutex: Any
+    added: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    notes: list[tuple[str, str]] = field(default_factory=list)
+    _pending: dict[str, _Pending] = field(default_factory=dict)
+    _files: list[FileNote] = field(default_factory=list)
+    _passages: int = 0
+    _characters: int = 0
+
+    def put(self, document: Document, file: FileNote | None = None) -> None:
+        """Take a document in; commits when enough are waiting."""
+        if document.id in self._pending:
+            self.commit()
+        stored = self.writer.document(document.id)
+        if (
+            stored is not None
+            and stored.text == document.text
+            and stored.title == document.title
+            and _same_chunker(stored, document)
+        ):
+            if file is None and stored.source == document.source and dump_metadata(stored) == dump_metadata(document):
+                self.unchanged += 1
+            else:
+                self.describe(stored.id, document, file)
+            return
+        chunks = chunk(document, count_tokens=self._count_tokens(), max_tokens=passage_budget(self.encoder))
+        texts = [embedded_text(document.title, each.heading, document.text[each.start : each.end]) for each in chunks]
+        dump_metadata(document)  # raises before anything is written
+        self._take(_Pending(document, file, None, chunks, texts, [digest(text) for text in texts]))
+
+    def describe(self, id: str, document: Document, file: FileNote | None) -> None:
+        """Give the stored document `id` the id, source and metadata of `document`; its text and passages stay."""
+        if document.id in self._pending:
+            self.commit()
+        self._take(_Pending(document, file, self.writer.key(id)))
+
+    def _take(self, pending: _Pending) -> None:
+        self._pending[pending.document.id] = pending
+        self._passages += len(pending.chunks)
+        self._characters += len(pending.document.text)
+        if (
+            self._passages >= BATCH_PASSAGES
+            or self._characters >= BATCH_CHARACTERS
+            or len(self._pending) >= BATCH_PASSAGES
+        ):
+            self.commit()
+
+    def remember(self, file: FileNote) -> None:
+        """Note what is known of a file whose document does not change, with the next commit."""
+        self._files.append(file)
+        if len(self._files) >= 4 * BATCH_PASSAGES:
+            self.commit()
+
+    def _count_tokens(self) -> Callable[[Sequence[str]], list[int]]:
+        return getattr(self.encoder, "count_tokens", None) or _estimated_tokens
+
+    def commit(self) -> None:
+        """Encode and write what is waiting, in one transaction."""
+        if not self._pending and not self._files:
+            return
+        pending = list(self._pending.values())
+        vectors = self._vectors(pending)
+        tokens = {id: [self.analyze(text) for text in each.texts] for id, each in self._pending.items()}
+        with self.mutex:
+            entering: list[AddedPassage] = []
+            added = 0
+            with self.writer.commit() as generation:
+                for each in pending:
+                    added += each.key is None and self.writer.key(each.document.id) is None
+                    entering += self._write(each, vectors, tokens[each.document.id])
+                for file in self._files:
+                    self.writer.put_file(file.root, file.row)
+            self.legs.applied(generation, self.writer.removed, entering, self.writer.last_passage())
+        self.added += added
+        self.updated += len(pending) - added
+        self._pending.clear()
+        self._files.clear()
+        self._passages = self._characters = 0
+
+    def _write(self, each: _Pending, vectors: dict[bytes, np.ndarray], tokens: list[list[str]]) -> list[AddedPassage]:
+        if each.key is not None:
+            self.writer.describe(each.key, each.document)
+            self._link(each.key, each.file)
+            return []
+        rows = [
+            NewPassage(part.start, part.end, part.page, part.heading, key, vectors.get(key))
+            for part, key in zip(each.chunks, each.digests, strict=True)
+        ]
+        key, ids = self.writer.put(each.document, rows)
+        self._link(key, each.file)
+        keyword_only = sum(row.vector is None for row in rows)
+        if keyword_only:
+            remark = f"{keyword_only} of {len(rows)} passages: keyword search only, the encoder gave no usable vector"
+            self.notes.append((each.document.id, remark))
+        return [AddedPassage(id, words, row.vector) for id, words, row in zip(ids, tokens, rows, strict=True)]
+
+    def _link(self, key: int, file: FileNote | None) -> None:
+        if file is None:
+            self.writer.disown(key)
+        else:
+            self.writer.put_file(file.root, file.row.of(key))
+
+    def _vectors(self, pending: list[_Pending]) -> dict[bytes, np.ndarray]:
+        """The vector of each distinct text, from the database if it is there; no entry for one without a usable one."""
+        texts = {key: text for each in pending for key, text in zip(each.digests, each.texts, strict=True)}
+        vectors = self.writer.vectors(list(texts))
+        missing = [key for key in texts if key not in vectors]
+        if missing:
+            rows = checked_vectors(self.encoder, [texts[key] for key in missing], "passage")
+            vectors.update((key, row) for key, row in zip(missing, rows, strict=True) if row.any())
+        return vectors
+
+
+def _same_chunker(stored: Document, document: Document) -> bool:
+    """Passages depend on the suffix (which headings to look for) and on whether there are pages."""
+    return stored.metadata.get("suffix") == document.metadata.get("suffix") and ("pages" in stored.metadata) == (
+        "pages" in document.metadata
+    )
+
+
+def _estimated_tokens(texts: Sequence[str]) -> list[int]:
+    """A guess on the safe side for encoders that do not count: three characters a token, and two special ones."""
+    return [len(text) // 3 + 3 for text in texts]
+
+
+def passage_budget(encoder: Encoder) -> int:
+    """How many tokens a passage may have with its title and headings."""
+    limit = getattr(encoder, "max_tokens", None)
+    return TARGET_TOKENS if limit is None else min(TARGET_TOKENS, int(limit))
+
+
+def checked_vectors(encoder: Encoder, texts: Sequence[str], kind: str) -> np.ndarray:
+    """The encoder's vectors, (n, dimension) float32 of unit length; rows that are not finite or zero come back zero.
+
+    Raises EncoderError if the shape is not what the encoder promised.
+    """
+    rows = np.asarray(encoder.encode(texts, kind=kind))  # type: ignore[arg-type]
+    if rows.shape != (len(texts), encoder.dimension):
+        raise EncoderError(
+            f"The encoder {encoder.name!r} returned an array of shape {rows.shape} for {len(texts)} texts; "
+            f"with its dimension of {encoder.dimension} it should be {(len(texts), encoder.dimension)}."
+        )
+    rows = rows.astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.sqrt((rows.astype(np.float64) ** 2).sum(axis=1))
+    usable = np.isfinite(norms) & (norms > 1e-12)
+    rows[~usable] = 0.0
+    norms[~usable] = 1.0
+    if np.abs(norms - 1.0).max(initial=0.0) > 1e-3:
+        rows = (rows / norms[:, None]).astype(np.float32)
+    return rows

@@ -1,0 +1,77 @@
+"""What `Index.add` takes, and the progress that long calls show."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from typing import Any, TypeVar
+
+from semsearch.errors import InputError
+from semsearch.records import Document
+
+__all__ = ["Item", "Progress", "to_document", "watched"]
+
+Item = Document | Mapping[str, Any] | tuple[str, str] | str
+Progress = bool | Callable[[int, int], None] | None
+T = TypeVar("T")
+
+_ITEM_KEYS = ("id", "text", "title", "source", "metadata")
+
+
+def to_document(item: Any) -> Document:
+    """The document that an item stands for; raises InputError."""
+    if isinstance(item, Document):
+        document = item
+    elif isinstance(item, str):
+        document = Document(sha256(item.encode("utf-8", "surrogatepass")).hexdigest()[:32], item)
+    elif isinstance(item, Mapping):
+        document = _from_mapping(item)
+    elif isinstance(item, tuple) and len(item) == 2:
+        document = Document(item[0], item[1])
+    else:
+        raise InputError(f"Cannot add {_short(item)}. An item is a Document, a mapping, a pair (id, text) or a string.")
+    for name in ("id", "text", "title", "source"):
+        if not isinstance(getattr(document, name), str):
+            raise InputError(f"The {name} of an item is a string, not {_short(getattr(document, name))}.")
+    if not document.id:
+        raise InputError(f"An item has an empty id (its text begins {document.text[:60]!r}). Give each item an id.")
+    if not isinstance(document.metadata, Mapping):
+        raise InputError(f"The metadata of {document.id!r} is a mapping, not {_short(document.metadata)}.")
+    return document
+
+
+def _from_mapping(item: Mapping[str, Any]) -> Document:
+    unknown = [key for key in item if key not in _ITEM_KEYS]
+    missing = [key for key in ("id", "text") if key not in item]
+    if unknown or missing:
+        wrong = f"lacks {missing[0]!r}" if missing else f"has the key {unknown[0]!r}, which is not known"
+        raise InputError(
+            f"The item {_short(dict(item))} {wrong}. It has id, text and, if wanted, title, source, metadata; "
+            "anything else goes into metadata."
+        )
+    optional = {key: item[key] for key in ("title", "source", "metadata") if item.get(key) is not None}
+    return Document(item["id"], item["text"], **optional)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
+def watched(items: Iterable[T], *, progress: Progress) -> Iterator[T]:
+    """The items, with a bar on the terminal or calls of a function on the way."""
+    total = len(items) if isinstance(items, Sequence) else 0
+    if callable(progress):
+        for done, item in enumerate(items):
+            progress(done, total)
+            yield item
+        progress(total, total)
+    elif progress or (progress is None and sys.stderr.isatty()):
+        from tqdm import tqdm
+
+        yield from tqdm(
+            items, total=total or None, unit="file" if total else "document", disable=not (total or progress)
+        )
+    else:
+        yield from items

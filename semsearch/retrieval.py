@@ -1,0 +1,231 @@
+"""`Retriever`: a query in, ranked passages out. Each leg ranks, a fusion joins, a reranker may have the last word."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
+
+from semsearch.display import Explanation, hits_html, hits_pandas, hits_rows, hits_text
+from semsearch.errors import InputError
+from semsearch.filters import Where
+from semsearch.fusion import Ranking, rrf
+from semsearch.records import Hit, Passage
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from semsearch.index import Index
+
+__all__ = ["Fusion", "Hits", "Reranker", "Retriever"]
+
+LEGS = {"hybrid": ("dense", "lexical"), "dense": ("dense",), "lexical": ("lexical",)}
+DEPTH = 100  # how many passages each leg hands to the fusion, if k is smaller
+UNKNOWN_SHARE = 0.5  # from this share of a query that the encoder has no words for, hybrid search goes by keyword alone
+
+
+class Fusion(Protocol):
+    """Joins the rankings of the legs into one of at most k passages."""
+
+    def __call__(self, rankings: Mapping[str, Ranking], *, k: int) -> Ranking: ...
+
+
+class Reranker(Protocol):
+    """Gives each passage a new score for a query; higher is better."""
+
+    def __call__(self, query: str, passages: Sequence[Passage]) -> Sequence[float]: ...
+
+
+class Hits(list[Hit]):
+    """The hits of one query, best first; a list that prints well."""
+
+    def __init__(self, hits: Sequence[Hit] = (), query: str = "") -> None:
+        super().__init__(hits)
+        self.query = query
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """One flat mapping a hit: rank, score, document, page, offsets, text, and the rank and score in each leg."""
+        return hits_rows(self)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The same as a data frame; raises MissingExtraError without pandas."""
+        return hits_pandas(self)
+
+    def __str__(self) -> str:
+        return hits_text(self, self.query)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return hits_html(self, self.query)
+
+
+class _Found(NamedTuple):
+    query: str
+    rankings: dict[str, Ranking]
+    ranking: Ranking
+    passages: dict[int, Passage]
+
+
+class Retriever:
+    """Searches an index.
+
+    retriever = semsearch.Retriever(index, mode="hybrid", fusion=semsearch.fusion.rrf)
+    for hit in retriever.search("late fees", k=5, where={"suffix": ".md"}):
+        print(hit.rank, hit.score, hit.passage.document_id, hit.sources)
+
+    `mode` is "hybrid" (meaning and keywords), "dense" (meaning) or "lexical" (keywords: only passages that match).
+    `fusion` joins the two rankings in hybrid mode: a function `mine(rankings, *, k)` that takes the mapping
+    {"dense": [(passage id, score), ...], "lexical": [...]}, best first, and returns such a list of at most k.
+    `reranker` takes (query, passages) and returns a score for each; it sees the best 100 of the fusion.
+
+    The score of a hit is the fusion's in hybrid mode, the cosine similarity in dense mode, BM25 in lexical mode.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        mode: str = "hybrid",
+        fusion: Fusion | Callable[..., Ranking] = rrf,
+        reranker: Reranker | None = None,
+    ) -> None:
+        if mode not in LEGS:
+            raise InputError(f"mode={mode!r} is not known. Choose one of {', '.join(map(repr, LEGS))}.")
+        for name, value in (("fusion", fusion), ("reranker", reranker)):
+            if value is not None and not callable(value):
+                raise InputError(f"{name}= takes a function, not {value!r}.")
+        self.index = index
+        self.mode = mode
+        self.fusion = fusion
+        self.reranker = reranker
+        self._told = False
+
+    def __repr__(self) -> str:
+        return f"<Retriever over {self.index!r}, {self.mode}>"
+
+    @overload
+    def search(self, query: str, k: int = 10, where: Where | None = None) -> Hits: ...  # type: ignore[overload-overlap]
+    @overload
+    def search(self, query: Sequence[str], k: int = 10, where: Where | None = None) -> list[Hits]: ...
+    def search(self, query: str | Sequence[str], k: int = 10, where: Where | None = None) -> Hits | list[Hits]:
+        """The k best passages for each query, fewer only if fewer match.
+
+        A string gives Hits, a sequence of strings a list of them with the same scores as one by one. `where` filters by
+        metadata before the k best are chosen. Raises InputError for an empty query or a k below 1, FilterError for a
+        filter that is not well formed.
+        """
+        if isinstance(query, str):
+            return self._search([query], k, where)[0]
+        return self._search(list(query), k, where)
+
+    def _search(self, queries: list[str], k: int, where: Where | None) -> list[Hits]:
+        for query in queries:
+            _check_query(query)
+        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+            raise InputError(f"k={k!r}: ask for at least 1 hit.")
+        if not queries:
+            return []
+        legs = LEGS[self.mode]
+        vectors = self._vectors(queries) if "dense" in legs else [None] * len(queries)
+        width = k if self.reranker is None else max(k, DEPTH)
+        found: list[_Found] = []
+        with self.index.snapshot() as snapshot:
+            allowed = snapshot.matching(where)
+            for query, vector in zip(queries, vectors, strict=True):
+                rankings: dict[str, Ranking] = {}
+                if vector is not None:
+                    rankings["dense"] = snapshot.dense(vector[None, :], max(k, DEPTH), allowed)[0]
+                if "lexical" in legs:
+                    rankings["lexical"] = snapshot.lexical([query], max(k, DEPTH), allowed)[0]
+                ranking = self._joined(rankings, width)
+                found.append(_Found(query, rankings, ranking, snapshot.passages([id for id, _ in ranking])))
+        return [self._hits(each, k) for each in found]
+
+    def _vectors(self, queries: list[str]) -> list[Any]:
+        """A vector for each query; None where hybrid search does better without, as the encoder lacks its script."""
+        wanted = [query for query in queries if self.mode == "dense" or not self._is_foreign(query)]
+        vectors = iter(self.index.encode_queries(wanted)) if wanted else iter(())
+        taken = set(wanted)
+        return [next(vectors) if query in taken else None for query in queries]
+
+    def _is_foreign(self, query: str) -> bool:
+        unknown_share = getattr(self.index.encoder, "unknown_share", None)
+        if unknown_share is None or unknown_share(query) < UNKNOWN_SHARE:
+            return False
+        if not self._told:
+            self._told = True
+            warnings.warn(
+                f"The encoder {self.index.encoder.name!r} does not know the script of {query[:40]!r}; such queries are "
+                "searched by keyword only. Pass an encoder that knows it: semsearch.Index(location, encoder=...).",
+                stacklevel=5,
+            )
+        return True
+
+    def _joined(self, rankings: dict[str, Ranking], k: int) -> Ranking:
+        if len(rankings) == 1:
+            return next(iter(rankings.values()))[:k]
+        return _checked(self.fusion(rankings, k=k), rankings)
+
+    def _hits(self, found: _Found, k: int) -> Hits:
+        query, passages, ranking = found.query, found.passages, found.ranking
+        rankings = dict(found.rankings)
+        if self.reranker is not None:
+            ranking = rankings["rerank"] = self._reranked(query, [passages[id] for id, _ in ranking])
+        places = {
+            leg: {id: (rank, score) for rank, (id, score) in enumerate(each, 1)} for leg, each in rankings.items()
+        }
+        return Hits(
+            [
+                Hit(
+                    passages[id],
+                    float(score),
+                    rank,
+                    {leg: place[id] for leg, place in places.items() if id in place},
+                    partial(explain, self.index, query, passages[id]),
+                )
+                for rank, (id, score) in enumerate(ranking[:k], 1)
+            ],
+            query,
+        )
+
+    def _reranked(self, query: str, passages: list[Passage]) -> list[tuple[int, float]]:
+        assert self.reranker is not None
+        scores = [float(score) for score in self.reranker(query, passages)]
+        if len(scores) != len(passages):
+            raise InputError(f"The reranker {self.reranker!r} gave {len(scores)} scores for {len(passages)} passages.")
+        order = sorted(range(len(scores)), key=lambda place: (-scores[place], place))
+        return [(passages[place].id, scores[place]) for place in order]
+
+
+def _check_query(query: Any) -> None:
+    if not isinstance(query, str):
+        raise InputError(f"A query is a string, not {query!r}.")
+    if not query.strip():
+        raise InputError(f"The query {query!r} is empty. Ask with at least one word.")
+
+
+def _checked(ranking: Ranking, rankings: Mapping[str, Ranking]) -> Ranking:
+    """A fusion of the user's own must return passages that the legs found."""
+    known = {id for each in rankings.values() for id, _ in each}
+    for id, _ in ranking:
+        if id not in known:
+            raise InputError(f"The fusion returned passage {id!r}, which none of the rankings has.")
+    return ranking
+
+
+def explain(index: Index, query: str, passage: Passage) -> Explanation:
+    """Why a passage was found: the BM25 share of each matched term, and each token's similarity to the query."""
+    with index.snapshot() as snapshot:
+        terms = snapshot.explain(query, passage.id)
+    token_vectors = getattr(index.encoder, "token_vectors", None)
+    if token_vectors is None:
+        return Explanation(terms=dict(terms), tokens=())
+    vector = index.encode_queries([query])[0]
+    offsets, vectors = token_vectors([passage.text])[0]
+    similarities = (vectors @ vector).tolist()
+    tokens = tuple(
+        (passage.text[start:end], int(start), int(end), similarity)
+        for (start, end), similarity in zip(offsets.tolist(), similarities, strict=True)
+    )
+    return Explanation(terms=dict(terms), tokens=tokens)

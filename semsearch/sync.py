@@ -1,0 +1,269 @@
+"""A folder → an index: what is new is added, what changed is updated, what is gone is removed, the rest is not read.
+
+A file whose size, modification time and inode are as they were is not opened. One that differs is hashed: the same
+content means that nothing is embedded, and the same content under another name is a rename. Deletions are looked for
+inside the synced folder only, and only names that are really gone from the disk count: a file that is there but cannot
+be read, or that the pattern leaves out, keeps its place in the index.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from semsearch.errors import InputError, LoadError
+from semsearch.ingest import AddReport, Batch, FileNote
+from semsearch.loading import FileEntry, load_file, walk
+from semsearch.records import Document
+from semsearch.tables import FileRow, Root, Writer
+
+__all__ = ["SyncReport", "sync_folder"]
+
+HASHED_BYTES = 1 << 30  # larger files are not hashed; the loaders refuse them by their size
+RACY_NS = 20_000_000  # a file written this shortly before it was read may change again without a new time stamp
+
+
+class SyncReport(AddReport):
+    """What `Index.sync` did, counted in documents; `failures` lists (path, reason) of files that could not be read."""
+
+    __slots__ = ()
+
+
+@dataclass
+class _Sync:
+    batch: Batch
+    writer: Writer
+    release: str
+    roots: list[Root]
+    known: dict[int, dict[str, FileRow]]
+    seen: set[tuple[int, str]] = field(default_factory=set)
+    failures: list[tuple[str, str]] = field(default_factory=list)
+    removed: int = 0
+    by_digest: dict[str, list[tuple[int, FileRow]]] = field(default_factory=dict)
+
+    # -- one file ------------------------------------------------------------------------------------------------
+
+    def place(self, path: Path) -> tuple[Root, str]:
+        """The root that a file belongs to (the deepest one) and its path relative to it."""
+        for root in self.roots:
+            if path.is_relative_to(root.path):
+                return root, path.relative_to(root.path).as_posix()
+        raise AssertionError(path)
+
+    def is_unchanged(self, entry: FileEntry) -> bool:
+        """Whether the file is as it was; counts it if so."""
+        root, path = self.place(entry.path)
+        row = self.known[root.key].get(path)
+        self.seen.add((root.key, path))
+        if row is None or (row.size, row.mtime_ns, row.inode) != (entry.size, entry.mtime_ns, entry.inode):
+            return False
+        if row.reason is not None:
+            if row.release != self.release:  # another release may read what this one could not
+                return False
+            self.failures.append((str(entry.path), row.reason))
+            return row.document is None or self._count_unchanged()
+        return self._count_unchanged()
+
+    def _count_unchanged(self) -> bool:
+        self.batch.unchanged += 1
+        return True
+
+    def take(self, entry: FileEntry) -> None:
+        """Read a new or changed file; a failure is noted with its reason."""
+        root, path = self.place(entry.path)
+        row = self.known[root.key].get(path)
+        now = time.time_ns()
+        settled = entry.mtime_ns if now - entry.mtime_ns > RACY_NS else -1
+        digest = ""
+        try:
+            digest = _digest(entry)
+            fresh = FileRow(path, entry.size, settled, entry.inode, digest, None, None, self.release)
+            if row is not None and row.document is not None and row.digest == digest and row.reason is None:
+                self._touch(root, row, replace(fresh, document=row.document), entry)
+            elif row is None and (moved := self._moved_from(root, path, digest)) is not None:
+                self._rename(moved, root, fresh, entry)
+            else:
+                self._load(root, row, fresh, entry)
+        except LoadError as error:
+            failed = FileRow(
+                path,
+                entry.size,
+                settled,
+                entry.inode,
+                digest,
+                row.document if row else None,
+                error.reason,
+                self.release,
+            )
+            self.failures.append((str(entry.path), error.reason))
+            self.batch.remember(FileNote(root.key, failed))
+
+    def _load(self, root: Root, row: FileRow | None, fresh: FileRow, entry: FileEntry) -> None:
+        id = root.prefix + fresh.path
+        if (row is None or row.document is None) and self.writer.key(id) is not None:
+            raise LoadError(str(entry.path), f"the id {id!r} is taken by a document that was not synced from this file")
+        self.batch.put(load_file(entry.path, id=id), FileNote(root.key, fresh))
+
+    def _touch(self, root: Root, row: FileRow, fresh: FileRow, entry: FileEntry) -> None:
+        """The content is as it was, only the time stamp or the inode changed."""
+        stored = self.writer.document(root.prefix + row.path)
+        assert stored is not None
+        self.batch.describe(stored.id, _described(stored, stored.id, entry), FileNote(root.key, fresh))
+        self.batch.updated -= 1  # nothing that a user would call an update
+        self.batch.unchanged += 1
+
+    def _moved_from(self, root: Root, path: str, digest: str) -> tuple[Root, FileRow] | None:
+        """A file with this content that is gone from where it was, if the name's suffix did not change."""
+        for key, row in self.by_digest.get(digest, ()):
+            origin = next(each for each in self.roots if each.key == key)
+            gone = (key, row.path) not in self.seen and _is_gone(Path(origin.path, row.path))
+            free = self.writer.key(root.prefix + path) is None
+            if gone and free and Path(path).suffix.lower() == Path(row.path).suffix.lower():
+                return origin, row
+        return None
+
+    def _rename(self, moved: tuple[Root, FileRow], root: Root, fresh: FileRow, entry: FileEntry) -> None:
+        origin, row = moved
+        stored = self.writer.document(origin.prefix + row.path)
+        assert stored is not None
+        self.batch.commit()
+        with self.batch.mutex, self.writer.commit() as generation:
+            self.writer.forget_file(origin.key, row.path)
+            self.batch.legs.applied(generation, [], [], self.writer.last_passage())
+        self.known[origin.key].pop(row.path)
+        self.by_digest[row.digest].remove((origin.key, row))
+        document = _described(stored, root.prefix + fresh.path, entry)
+        self.batch.describe(stored.id, document, FileNote(root.key, fresh))
+
+    # -- what is gone --------------------------------------------------------------------------------------------
+
+    def remove_gone(self, folder: Path) -> None:
+        """Remove the documents of files inside `folder` that are no longer on the disk."""
+        keys: list[int] = []
+        rows: list[tuple[int, str]] = []
+        for root in self.roots:
+            for path, row in self.known[root.key].items():
+                location = Path(root.path, path)
+                if (root.key, path) in self.seen or not location.is_relative_to(folder) or not _is_gone(location):
+                    continue
+                rows.append((root.key, path))
+                if row.document is not None:
+                    keys.append(row.document)
+        for first in range(0, len(rows), 1000):
+            self._remove(keys[first : first + 1000], rows[first : first + 1000])
+
+    def _remove(self, keys: Sequence[int], rows: Sequence[tuple[int, str]]) -> None:
+        with self.batch.mutex:
+            with self.writer.commit() as generation:
+                self.writer.remove(keys)
+                for root, path in rows:
+                    self.writer.forget_file(root, path)
+            self.batch.legs.applied(generation, self.writer.removed, [], self.writer.last_passage())
+        self.removed += len(keys)
+
+
+def sync_folder(
+    batch: Batch,
+    folder: Path,
+    pattern: str | Sequence[str] | None,
+    progress: Callable[[Sequence[FileEntry]], Iterator[FileEntry]],
+    release: str,
+) -> SyncReport:
+    """Bring the index up to the state of `folder`; `progress` wraps the files that have to be read."""
+    writer = batch.writer
+    root = _root_for(writer, folder)
+    roots = sorted(writer.roots(), key=lambda each: len(each.path), reverse=True)
+    inside = [each for each in roots if each.key == root.key or Path(each.path).is_relative_to(root.path)]
+    work = _Sync(batch, writer, release, roots, {each.key: writer.files(each.key) for each in inside})
+    for each in roots:
+        work.known.setdefault(each.key, {})
+    changed: list[FileEntry] = []
+    for entry in walk(folder, pattern):
+        if isinstance(entry, LoadError):
+            work.failures.append((entry.path, entry.reason))
+        elif not work.is_unchanged(entry):
+            changed.append(entry)
+    for key, rows in work.known.items():
+        for row in rows.values():
+            if row.document is not None and row.digest and (key, row.path) not in work.seen:
+                work.by_digest.setdefault(row.digest, []).append((key, row))
+    for entry in progress(changed):
+        work.take(entry)
+    batch.commit()
+    work.remove_gone(folder)
+    return SyncReport(
+        batch.added,
+        batch.updated,
+        work.removed,
+        batch.unchanged,
+        len(work.failures),
+        tuple(work.failures),
+        tuple(batch.notes),
+    )
+
+
+def _root_for(writer: Writer, folder: Path) -> Root:
+    """The known root that contains the folder, or a new one with a prefix of its own."""
+    roots = writer.roots()
+    holders = [root for root in roots if folder.is_relative_to(root.path)]
+    if holders:
+        return max(holders, key=lambda root: len(root.path))
+    with writer.commit():
+        return writer.add_root(str(folder), _free_prefix(writer, folder.name or "root"))
+
+
+def _free_prefix(writer: Writer, name: str) -> str:
+    """ "" for the first root of an empty index; else the folder's name, with a number if it is taken."""
+    taken = {root.prefix for root in writer.roots()}
+    if not taken and not writer.counts()[0]:
+        return ""
+    number = 1
+    while (prefix := f"{name}/" if number == 1 else f"{name}-{number}/") in taken or writer.has_prefix(prefix):
+        number += 1
+    return prefix
+
+
+def _described(stored: Document, id: str, entry: FileEntry) -> Document:
+    metadata = {**stored.metadata, "size": entry.size, "modified": entry.mtime_ns / 1e9}
+    return replace(stored, id=id, source=str(entry.path), metadata=metadata)
+
+
+def _is_gone(path: Path) -> bool:
+    """Whether there is no regular file of that name any more; what cannot be looked at does not count as gone."""
+    try:
+        return not stat.S_ISREG(path.lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+
+
+def _digest(entry: FileEntry) -> str:
+    """SHA-256 of the content, "" for a file that is too big to hash; never follows a link, never waits on a FIFO."""
+    if entry.size > HASHED_BYTES:
+        return ""
+    try:
+        descriptor = os.open(entry.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise LoadError(str(entry.path), "not a regular file any more")
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise LoadError(str(entry.path), error.strerror or str(error)) from None
+
+
+def resolved_folder(folder: str | os.PathLike[str]) -> Path:
+    """The absolute path of a folder to sync; raises InputError where there is none."""
+    path = Path(folder).expanduser().absolute().resolve()
+    if not path.exists():
+        raise InputError(f"There is no folder {str(folder)!r} (looked for {path}). Nothing was changed.")
+    if not path.is_dir():
+        raise InputError(
+            f"{str(folder)!r} is a file. sync takes a folder; for one file use index.add(semsearch.load(path))."
+        )
+    return path

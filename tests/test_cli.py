@@ -1,0 +1,125 @@
+"""The command line, as a person uses it: in a process of its own, in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FEES = "# Fees\n\nThe late fee for a book is 25 cents a day. The late fee for a laptop is 5 dollars an hour.\n"
+HOURS = "# Hours\n\nThe library opens at nine in the morning and closes at eight in the evening.\n"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("cli")
+    (place / "handbook").mkdir()
+    (place / "handbook" / "fees.md").write_text(FEES)
+    (place / "handbook" / "hours.md").write_text(HOURS)
+    (place / "handbook" / "picture.png").write_bytes(b"\x89PNG")
+    return place
+
+
+def run(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "100"}
+    command = [sys.executable, "-m", "semsearch.cli", *arguments]
+    return subprocess.run(command, cwd=place, capture_output=True, text=True, env=environment, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def indexed(place: Path) -> Path:
+    done = run(place, "index", "handbook")
+    assert done.returncode == 0, done.stderr
+    assert (place / "indexes" / "handbook" / "index.db").exists()
+    assert "added 2" in done.stdout
+    assert "picture.png" in done.stdout
+    assert "\r" not in done.stderr  # no progress bar where nobody watches
+    return place
+
+
+def test_search(indexed: Path) -> None:
+    done = run(indexed, "search", "late fee for a laptop", "-k", "1")
+    assert done.returncode == 0, done.stderr
+    assert "fees.md" in done.stdout
+    hits = json.loads(run(indexed, "search", "late fee for a laptop", "-k", "1", "--json").stdout)
+    assert len(hits) == 1
+    assert hits[0]["document_id"] == "fees.md"
+    assert FEES[hits[0]["start"] : hits[0]["end"]] == hits[0]["text"]
+
+
+def test_search_with_a_filter_and_without_a_hit(indexed: Path) -> None:
+    done = run(indexed, "search", "zebra", "--mode", "lexical", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (1, [])
+    done = run(indexed, "search", "late fee", "--where", '{"suffix": ".pdf"}', "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (1, [])
+
+
+def test_ask(indexed: Path) -> None:
+    done = run(indexed, "ask", "When does the library open?", "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["found"] is True
+    assert answer["document_id"] == "hours.md"
+    assert HOURS[answer["start"] : answer["end"]] == answer["text"]
+    assert "nine" in answer["text"]
+    assert "hours.md" in run(indexed, "ask", "When does the library open?").stdout
+
+
+def test_check(indexed: Path) -> None:
+    done = run(indexed, "check", "--json")
+    assert (done.returncode, json.loads(done.stdout)["ok"]) == (0, True)
+
+
+def test_index_as_json(indexed: Path) -> None:
+    report = json.loads(run(indexed, "index", "handbook", "--json").stdout)
+    assert (report["unchanged"], report["added"], report["passages"]) == (2, 0, 2)
+    ((path, reason),) = report["failures"]
+    assert path.endswith("picture.png")
+    assert ".png" in reason
+
+
+def test_eval(indexed: Path, tmp_path: Path) -> None:
+    (tmp_path / "corpus.jsonl").write_text('{"id": "fees.md", "text": ""}\n{"id": "hours.md", "text": ""}\n')
+    (tmp_path / "queries.jsonl").write_text('{"id": "q", "text": "late fee for a laptop"}\n')
+    (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq\tfees.md\t1\n")
+    done = run(indexed, "eval", str(tmp_path), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["metrics"]["ndcg@10"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["index", "nowhere"], "There is no folder 'nowhere'"),
+        (["search", "x", "--index", "nowhere"], "There is no index at"),
+        (["search", ""], "is empty"),
+        (["search", "x", "-k", "0"], "k=0"),
+        (["ask", " "], "is empty"),
+        (["search", "x", "--where", "{"], "not JSON"),
+        (["search", "x", "--where", '{"a": {"$near": 1}}'], "$near"),
+        (["ask", "x", "--reader", "no/such-model"], "no/such-model"),
+        (["index", "handbook", "--encoder", "no/such-model", "--index", "other"], "no/such-model"),
+    ],
+)
+def test_errors_are_one_line_and_exit_with_2(indexed: Path, arguments: list[str], message: str) -> None:
+    done = run(indexed, *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_several_indexes_must_be_named(indexed: Path, tmp_path: Path) -> None:
+    assert "There is no index under indexes/" in run(tmp_path, "search", "x").stderr
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        assert run(tmp_path, "index", name).returncode == 0
+    assert "Name one with --index" in run(tmp_path, "search", "x").stderr
+
+
+def test_no_arguments_and_version() -> None:
+    assert run(Path.cwd()).returncode == 2
+    assert run(Path.cwd(), "--version").stdout.startswith("semsearch 0.")
