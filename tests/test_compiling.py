@@ -1,0 +1,145 @@
+"""Compiling: the graph says what the model says, and nothing of the machine that made it stays in the files."""
+
+from __future__ import annotations
+
+import builtins
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_bert
+
+from semsearch.compiling import compile_encoder, compile_reader
+from semsearch.encoding import OnnxEncoder, SentenceTransformerEncoder, get_encoder
+from semsearch.errors import InputError, MissingExtraError, ModelError
+from semsearch.runtime import Runtime, sha256_of
+
+TEXTS = ["late fees are charged", "library.", "a b c d e f g", "", "fees " * 60]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_bert.encoder(tmp_path_factory.mktemp("source"), pooling="cls")
+
+
+@pytest.fixture(scope="module")
+def compiled(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compiled to where it goes by default: a folder of the current one that is called like the model."""
+    current = tmp_path_factory.mktemp("current")
+    (current / "tiny").mkdir()
+    (current / "tiny" / "LICENSE").write_text("mine")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(current)
+        assert compile_encoder(source) == Path("tiny")
+        assert isinstance(get_encoder("tiny"), OnnxEncoder)  # a folder goes before a name on the hub
+    return current / "tiny"
+
+
+def test_a_compiled_encoder_agrees_with_its_original(source: Path, compiled: Path) -> None:
+    original, ours = SentenceTransformerEncoder(str(source)), get_encoder(compiled)
+    assert isinstance(ours, OnnxEncoder)
+    assert (ours.name, ours.dimension, ours.max_tokens) == ("tiny", 32, 40)
+    assert (
+        ours.count_tokens(TEXTS) == original.count_tokens(TEXTS) == [8, 5, 10, 3, 123]
+    )  # with [CLS], [SEP] and "when"
+    for kind in ("passage", "query"):
+        with pytest.warns(UserWarning, match="more than|tokens, but"):
+            expected, actual = original.encode(TEXTS, kind=kind), ours.encode(TEXTS, kind=kind)
+        assert (expected * actual).sum(1) == pytest.approx(np.ones(5), abs=5e-3)
+        original, ours = SentenceTransformerEncoder(str(source)), OnnxEncoder(compiled)  # warn once each
+    query = ours.encode(["late fees"], kind="query")
+    assert np.array_equal(query, ours.encode(["when late fees"], kind="passage"))
+    assert float((query @ ours.encode(["late fees"]).T).item()) < 0.999
+
+
+def test_token_vectors_of_both_kinds_of_encoder(source: Path, compiled: Path) -> None:
+    original, ours = SentenceTransformerEncoder(str(source)), OnnxEncoder(compiled)
+    for encoder in (original, ours):
+        offsets, vectors = encoder.token_vectors(["late fees\udc00 xyz " + "are " * 60])[0]
+        assert offsets[:6].tolist() == [[0, 4], [5, 8], [8, 9], [11, 12], [12, 13], [13, 14]]
+        assert len(offsets) == 38  # 40 positions, two for [CLS] and [SEP]
+        assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(38), abs=1e-5)
+    expected, actual = (encoder.token_vectors(["late fees"])[0].vectors for encoder in (original, ours))
+    assert (expected * actual).sum(1) == pytest.approx(np.ones(3), abs=5e-3)
+
+
+def test_files_of_a_compiled_model(source: Path, compiled: Path) -> None:
+    settings = json.loads((compiled / "semsearch.json").read_text(encoding="utf-8"))
+    assert settings["source_sha256"] == sha256_of(source / "model.safetensors")
+    assert settings["model_sha256"] == sha256_of(compiled / "model.onnx")
+    assert settings["pooling"] == "cls"
+    assert settings["prompts"] == {"query": "when ", "passage": ""}
+    assert 0.99 < settings["cosine_to_float32"] <= 1
+    assert [path.name for path in compiled.parent.iterdir()] == ["tiny"]  # no drafts are left
+    assert (compiled / "LICENSE").read_text() == "mine"
+    home = str(Path(__file__).resolve().parent.parent).encode()
+    for path in compiled.iterdir():
+        assert home not in path.read_bytes()
+        assert str(source.parent).encode() not in path.read_bytes()
+
+
+def test_the_fingerprint_follows_the_model(source: Path, compiled: Path) -> None:
+    original, ours = SentenceTransformerEncoder(str(source)).fingerprint, OnnxEncoder(compiled).fingerprint
+    assert original == SentenceTransformerEncoder(str(source)).fingerprint
+    differing = {key for key in original if original[key] != ours[key]}
+    assert differing == {"revision"}
+    assert original.keys() == ours.keys()
+
+
+def test_a_compiled_reader_agrees_with_its_original(tmp_path: Path) -> None:
+    import torch
+    from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+    source = tiny_bert.reader(tmp_path)
+    folder = compile_reader(source, tmp_path / "compiled", name="mine")
+    settings = json.loads((folder / "semsearch.json").read_text(encoding="utf-8"))
+    assert (settings["kind"], settings["name"], settings["max_tokens"]) == ("reader", "mine", 40)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    model = AutoModelForQuestionAnswering.from_pretrained(source).eval()
+    batch = tokenizer(["late fees?", "library"], ["when are fees charged", "a b"], padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        expected = model(**batch)
+    session = Runtime(folder, settings["model_sha256"]).session
+    start, end = session.run(["start_logits", "end_logits"], {name: value.numpy() for name, value in batch.items()})
+    mask = batch["attention_mask"].numpy() == 1
+    assert start[mask] == pytest.approx(expected.start_logits.numpy()[mask], abs=0.1)
+    assert end[mask] == pytest.approx(expected.end_logits.numpy()[mask], abs=0.1)
+    assert np.ptp(expected.start_logits.numpy()[mask]) > 1  # a tolerance of 0.1 means something
+    with pytest.raises(ModelError, match="holds a compiled reader, not a compiled encoder"):
+        get_encoder(folder)
+
+
+def test_destinations_that_are_something_else_are_left_alone(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="is a file"):
+        compile_encoder(source, tmp_path / "file")
+    with pytest.raises(InputError, match="is the model itself"):
+        compile_encoder(source, source)
+    (tmp_path / "model.onnx").write_text("mine")
+    with pytest.raises(InputError, match="was not compiled here"):
+        compile_encoder(source, tmp_path)
+    assert (tmp_path / "model.onnx").read_text() == "mine"
+
+
+def test_models_that_cannot_be_compiled(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no folder './nowhere'"):
+        compile_encoder("./nowhere", tmp_path / "a")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        compile_reader(tmp_path, tmp_path / "b")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr("semsearch.compiling.find_spec", lambda name: None if name == "onnxscript" else found(name))
+    imported = builtins.__import__
+
+    def refuse(name: str, *rest: object, **more: object) -> object:
+        assert name != "sentence_transformers", "the extra is looked for before anything heavy is loaded"
+        return imported(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(MissingExtraError, match=r"'onnxscript', which is not installed.*semsearch\[compile\]"):
+        compile_encoder("anything", tmp_path / "c")
