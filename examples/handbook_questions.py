@@ -39,9 +39,8 @@ def main() -> None:
             right += answer.text in line["answers"]
             refused += not answer.found and not line["answers"]
             if arguments.show:
-                print(
-                    f"{line['question']}\n  {answer.text or 'not found'} ({answer.score:.2f}); expected {line['answers']}"
-                )
+                print(f"{line['question']}\n  {answer.text or 'not found'} ({answer.score:.2f})")
+                print(f"  expected: {', '.join(line['answers']) or 'not found'}")
         answerable = sum(bool(line["answers"]) for line in english)
         print(f"\nanswers: {right} of {answerable} right to the letter; ", end="")
         print(f"{refused} of {len(english) - answerable} questions without an answer refused")

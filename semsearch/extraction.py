@@ -15,12 +15,10 @@ text, never on what else is read along with it.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
@@ -30,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semsearch.errors import InputError, ModelError
+from semsearch.runtime import PerProcess, Runtime, in_threads, read_settings, replace_surrogates
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -147,14 +146,6 @@ def _loose(character: str, rest: str) -> bool:
     return character in _MARKS or character.isspace() or unicodedata.category(character) in ("Cc", "Cf")
 
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-def _encodable(text: str) -> str:
-    """The text with each lone surrogate, which tokenizers refuse, as U+FFFD: the length, and so offsets, stay."""
-    return _SURROGATE.sub("\ufffd", text)
-
-
 @dataclass(frozen=True, slots=True)
 class Window:
     """What a model sees of one text: token ids and types, and for each token its offsets in the text.
@@ -191,7 +182,7 @@ class Windows:
 
     def question(self, question: str) -> str:
         """The question as the model takes it: encodable, and cut where it is too long."""
-        whole = question = _encodable(question)
+        whole = question = replace_surrogates(question)
         tokens = n = len(offsets := self._plain.encode(question, add_special_tokens=False).offsets)
         keep = self.question_tokens
         # Cutting may split a word into more tokens than it had: shorten until it fits.
@@ -212,7 +203,7 @@ class Windows:
         question = self.question(question)
         windows: list[Window] = []
         for i, text in enumerate(texts):
-            encoding = self._cutting.encode(question, _encodable(text))
+            encoding = self._cutting.encode(question, replace_surrogates(text))
             windows.extend(_window(i, e) for e in (encoding, *encoding.overflowing))
         windows = [w for w in windows if (w.offsets[:, 0] >= 0).any()]
         return sorted(windows, key=lambda w: -len(w.ids))
@@ -270,27 +261,20 @@ class OnnxReader:
     of all texts are shared out to as many threads as there are CPU cores: nothing is padded, and since the
     scales of 8-bit arithmetic are taken from the run, a score never depends on the other texts.
 
-    The model is loaded at the first `read`, and again after a fork. Raises ModelError for a folder that lacks a file.
+    The model is loaded at the first `read`, and again after a fork. Raises ModelError for a folder without a compiled
+    reader, and at the first `read` for a damaged one.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
         self.folder = SHIPPED if folder is None else Path(folder)
-        missing = [f for f in ("model.onnx", "tokenizer.json", "semsearch.json") if not (self.folder / f).is_file()]
-        if missing:
-            raise ModelError(
-                f"{self.folder} is not a compiled reader: {', '.join(missing)} not found there. "
-                "Compile one, or give the name of a transformers model."
-            )
+        settings = read_settings(self.folder, "reader")
         try:
-            self._settings: dict[str, Any] = json.loads((self.folder / "semsearch.json").read_text("utf-8"))
-        except ValueError as error:
-            raise ModelError(f"{self.folder / 'semsearch.json'} is not JSON: {error}") from error
-        self._loaded: tuple[int, Windows, Callable[[Window], Logits], ThreadPoolExecutor] | None = None
-
-    @property
-    def name(self) -> str:
-        """The name that the reader was compiled under."""
-        return str(self._settings.get("name", self.folder.name))
+            self.name: str = settings["name"]
+            self._window = min(WINDOW, int(settings["max_tokens"]))
+            self._runtimes = PerProcess(self.folder, settings["model_sha256"])
+        except KeyError as error:
+            raise ModelError(f"The semsearch.json of {str(self.folder)!r} lacks {error}. Compile it again.") from error
+        self._windows: tuple[Runtime, Windows] | None = None
 
     def read(self, question: str, texts: Sequence[str]) -> list[Span]:
         """At most three spans per text that may answer the question, best first over all texts.
@@ -299,51 +283,25 @@ class OnnxReader:
         Raises InputError for an empty question.
         """
         _check(question, texts)
-        _, windows, run, pool = self._load()
-        cut = windows.cut(question, texts)
-        found = pool.map(lambda w: spans_of_window(w, run(w), texts[w.text]), cut)
+        runtime = self._runtimes.get()
+        windows = self._cutter(runtime).cut(question, texts)
+        found: list[list[Span]] = [[]] * len(windows)
+
+        def work(index: int) -> None:
+            window = windows[index]
+            start, end = runtime.run(["start_logits", "end_logits"], window.ids, window.types)
+            found[index] = spans_of_window(window, (start[0], end[0]), texts[window.text])
+
+        in_threads(work, range(len(windows)))
         return merge_spans([span for spans in found for span in spans])
 
-    def _load(self) -> tuple[int, Windows, Callable[[Window], Logits], ThreadPoolExecutor]:
-        # Threads do not survive a fork: a child process starts with a session and a pool of its own.
-        loaded = self._loaded
-        if loaded is None or loaded[0] != os.getpid():
-            from tokenizers import Tokenizer
-
-            tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
-            windows = Windows(tokenizer, window=min(WINDOW, int(self._settings.get("max_tokens", WINDOW))))
-            pool = ThreadPoolExecutor(_cores(), thread_name_prefix="semsearch-reader")
-            loaded = self._loaded = (os.getpid(), windows, _session(self.folder / "model.onnx"), pool)
-        return loaded
+    def _cutter(self, runtime: Runtime) -> Windows:
+        if self._windows is None or self._windows[0] is not runtime:
+            self._windows = (runtime, Windows(runtime.tokenizer, window=self._window))
+        return self._windows[1]
 
     def __repr__(self) -> str:
         return f"OnnxReader({str(self.folder)!r})"
-
-
-def _session(path: Path) -> Callable[[Window], Logits]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises classes of its own, without a common root
-        raise ModelError(f"{path} cannot be loaded: {error}") from error
-    inputs = {i.name for i in session.get_inputs()}
-
-    def run(window: Window) -> Logits:
-        values = {"input_ids": window.ids, "attention_mask": np.ones_like(window.ids), "token_type_ids": window.types}
-        start, end = session.run(
-            ["start_logits", "end_logits"], {name: value[None] for name, value in values.items() if name in inputs}
-        )
-        return start[0], end[0]
-
-    return run
-
-
-def _cores() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 class TransformersReader:

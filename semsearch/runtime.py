@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from semsearch.errors import ModelError
 
 FORMAT = 1
 MODEL_FILE, TOKENIZER_FILE, SETTINGS_FILE = "model.onnx", "tokenizer.json", "semsearch.json"
+
+Int64 = NDArray[np.int64]
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
@@ -86,10 +89,11 @@ class Runtime:
             raise ModelError(f"The compiled model in {str(folder)!r} cannot be loaded: {error}.") from error
         self._inputs = [value.name for value in self.session.get_inputs()]
 
-    def run(self, outputs: Sequence[str], ids: Sequence[int]) -> list[Any]:
-        """The outputs for the tokens of one text, special ones included."""
+    def run(self, outputs: Sequence[str], ids: Sequence[int] | Int64, types: Int64 | None = None) -> list[Any]:
+        """The outputs for the tokens of one text, special ones included; `types` are 0 where nothing is given."""
         tokens = np.array([ids], dtype=np.int64)
-        values = {"input_ids": tokens, "attention_mask": np.ones_like(tokens), "token_type_ids": np.zeros_like(tokens)}
+        kinds = np.zeros_like(tokens) if types is None else types[None]
+        values = {"input_ids": tokens, "attention_mask": np.ones_like(tokens), "token_type_ids": kinds}
         result: list[Any] = self.session.run(outputs, {name: values[name] for name in self._inputs})
         return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -87,7 +88,9 @@ def folder(tmp_path_factory) -> Path:
         helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(folder / "model.onnx")
     )
     tokenizer().save(str(folder / "tokenizer.json"))
-    (folder / "semsearch.json").write_text(json.dumps({"name": "tiny", "max_tokens": 24}))
+    settings = {"format": 1, "kind": "reader", "name": "tiny", "max_tokens": 24}
+    settings["model_sha256"] = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+    (folder / "semsearch.json").write_text(json.dumps(settings))
     return folder
 
 
@@ -306,7 +309,7 @@ def test_one_string_for_texts_is_refused(folder):
 
 
 def test_a_folder_without_a_model_is_named(tmp_path):
-    with pytest.raises(ModelError, match=r"model\.onnx, tokenizer\.json, semsearch\.json not found"):
+    with pytest.raises(ModelError, match=r"is not a compiled model: semsearch\.json cannot be read"):
         OnnxReader(tmp_path)
 
 
@@ -314,10 +317,10 @@ def test_a_damaged_model_is_named(folder, tmp_path):
     for name in ("tokenizer.json", "semsearch.json"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     (tmp_path / "model.onnx").write_bytes(b"not a model")
-    with pytest.raises(ModelError, match=r"model\.onnx cannot be loaded"):
+    with pytest.raises(ModelError, match=r"model\.onnx' is not the file it was"):
         OnnxReader(tmp_path).read("when", ["text"])
     (tmp_path / "semsearch.json").write_text("{")
-    with pytest.raises(ModelError, match="is not JSON"):
+    with pytest.raises(ModelError, match=r"semsearch\.json cannot be read"):
         OnnxReader(tmp_path)
 
 

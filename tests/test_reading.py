@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -366,7 +367,9 @@ def _compiled(folder: Path, scores: dict[str, float], calibration: dict | None =
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     save(model, str(folder / "model.onnx"))
-    (folder / "semsearch.json").write_text(json.dumps({"name": "tiny", "max_tokens": 64}))
+    settings = {"format": 1, "kind": "reader", "name": "tiny", "max_tokens": 64}
+    settings["model_sha256"] = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+    (folder / "semsearch.json").write_text(json.dumps(settings))
     if calibration is not None:
         (folder / "calibration.json").write_text(json.dumps(calibration))
     assert OnnxReader(folder).name == "tiny"
