@@ -165,9 +165,15 @@ class Store:
 
     @contextmanager
     def reading(self) -> Iterator[View]:
-        """A View of one generation, the last one at the time the block starts."""
+        """A View of one generation, the last one at the time the block starts; a block inside another sees the same.
+
+        The caller holds the index's mutex.
+        """
         with translated(self.folder):
             connection = self._reading()
+            if connection.in_transaction:
+                yield View(connection)
+                return
             connection.execute("BEGIN")
             try:
                 yield View(connection)

@@ -318,6 +318,16 @@ def test_a_fusion_of_ones_own(index: semsearch.Index) -> None:
         semsearch.Retriever(index, fusion=lambda rankings, *, k: [(999, 1.0)]).search("late")
 
 
+def test_a_fusion_may_use_the_index(index: semsearch.Index) -> None:
+    def only_short(rankings: Any, *, k: int) -> list[tuple[int, float]]:
+        with index.snapshot() as snapshot:
+            passages = snapshot.passages([id for id, _ in rankings["dense"]])
+        return [each for each in rankings["dense"] if len(index.get(passages[each[0]].document_id).text) < 50]  # type: ignore[union-attr]
+
+    hits = semsearch.Retriever(index, fusion=only_short).search("late fees")
+    assert sorted(hit.passage.document_id for hit in hits) == ["hours", "rooms"]
+
+
 def test_a_reranker_has_the_last_word(index: semsearch.Index) -> None:
     retriever = semsearch.Retriever(index, reranker=lambda query, passages: [len(each.text) for each in passages])
     hits = retriever.search("late fees", k=2)
