@@ -45,7 +45,8 @@ def run_notebook(path: Path, place: Path, *, store: bool) -> None:
         cell.metadata.pop("execution", None)  # times of day: another diff at every run
     print(f"{sum(cell.cell_type == 'code' for cell in notebook.cells)} cells ran")
     if store:
-        nbformat.write(notebook, path)
+        text = nbformat.writes(notebook)  # links into the temporary folder become links beside the notebook
+        path.write_text(text.replace(f"file://{place}/examples/", ""), encoding="utf-8")
 
 
 def main() -> None:
@@ -56,10 +57,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         shutil.copytree(EXAMPLES, place / "examples", ignore=shutil.ignore_patterns("benchmarks", "__pycache__"))
-        for command in SCRIPTS:
-            run_script(command, place)
         for path in sorted(EXAMPLES.glob("*.ipynb")):
             run_notebook(path, place, store=arguments.store)
+        for command in SCRIPTS:
+            run_script(command, place)
 
 
 if __name__ == "__main__":
