@@ -39,7 +39,7 @@ class CheckReport:
 def check_index(view: View, legs: Legs) -> CheckReport:
     """Check the database, every offset, every vector, and the cache against the database."""
     documents, passages = view.counts()
-    problems = view.problems() or [*view.wrong_offsets(), *_wrong_vectors(view)]
+    problems = view.problems() or [*view.wrong_metadata(), *view.wrong_offsets(), *_wrong_vectors(view)]
     cache = legs.problems(view)
     return CheckReport(documents, passages, tuple(problems), tuple(cache))
 

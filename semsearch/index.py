@@ -23,7 +23,7 @@ from semsearch.filters import Where
 from semsearch.fusion import Ranking
 from semsearch.health import CheckReport, check_index
 from semsearch.ingest import AddReport, Batch, checked_vectors
-from semsearch.items import Item, Progress, to_document, watched
+from semsearch.items import Item, Progress, expanded, short, to_document, watched
 from semsearch.legs import Legs
 from semsearch.lexical import get_lexical
 from semsearch.records import Answer, Document, Passage
@@ -98,7 +98,7 @@ class Index:
     recall : the share of the true nearest passages that the dense leg has to find. The search is exact, which meets
         every target.
     storage : how vectors are kept; "float32".
-    read_only : open for searching only; creates no file, works on read-only media.
+    read_only : open for searching only; works on read-only media, where it creates no file.
     timeout : seconds to wait for another process that is writing.
 
     Any number of processes and threads may read while one writes. Each write takes the writer lock for its duration.
@@ -117,10 +117,12 @@ class Index:
         create: bool = True,
         timeout: float = 5.0,
     ) -> None:
-        if not 0 < recall <= 1:
+        if not isinstance(recall, (int, float)) or not 0 < recall <= 1:
             raise InputError(f"recall is a share between 0 and 1, not {recall!r}.")
         if storage != "float32":
             raise InputError(f"storage={storage!r} is not known. Vectors are kept as 'float32'.")
+        if not isinstance(timeout, (int, float)) or not timeout >= 0:
+            raise InputError(f"timeout is a number of seconds, not {timeout!r}.")
         get_lexical(lexical)  # raises for a name that is not known
         self.path = _folder(location)
         self._lexical_name = lexical
@@ -220,7 +222,13 @@ class Index:
         (id, text), or a string, whose id is made from its content. Any iterable will do: it is read once, in batches.
         An item that cannot be used raises InputError; the batches before it are committed.
         """
+        if isinstance(items, tuple) and len(items) == 2 and all(isinstance(each, str) for each in items):
+            raise InputError(f"{short(items)} may be one pair (id, text) or two texts. Pass a list: [(id, text)].")
         single = isinstance(items, (str, Mapping, Document))
+        if not single and not isinstance(items, Iterable):
+            raise InputError(
+                f"Cannot add {short(items)}. Pass a Document, a mapping, a string, or an iterable of such."
+            )
         documents = map(to_document, [items] if single else items)  # type: ignore[arg-type]
         with self._writing() as batch:
             for document in watched(documents, progress=progress):
@@ -232,17 +240,21 @@ class Index:
 
     def remove(self, ids: str | Iterable[str]) -> int:
         """Remove documents by id; returns how many were there."""
+        if not isinstance(ids, Iterable):
+            raise InputError(f"An id is a string, not {ids!r}.")
         wanted = [ids] if isinstance(ids, str) else list(dict.fromkeys(ids))
         for id in wanted:
             if not isinstance(id, str):
                 raise InputError(f"An id is a string, not {id!r}.")
-        with self._writing() as batch:
-            keys = [key for key in map(batch.writer.key, wanted) if key is not None]
+        with self._store.writing() as writer, self._mutex:
+            keys = [key for key in map(writer.key, wanted) if key is not None]
             if keys:
-                with self._mutex:
-                    with batch.writer.commit() as generation:
-                        batch.writer.remove(keys)
-                    batch.legs.applied(generation, batch.writer.removed, [], batch.writer.last_passage())
+                legs = self._legs_for(writer)
+                with writer.commit() as generation:
+                    writer.remove(keys)
+                legs.applied(generation, writer.removed, [], writer.last_passage())
+                if legs.is_stale(writer):
+                    self._publish(writer, legs)
             return len(keys)
 
     def optimize(self) -> None:
@@ -274,10 +286,16 @@ class Index:
                 writer.set_meta("encoder", own)
                 writer.set_meta("encoder_spec", _spec_of(self._encoder_given or encoder.name))
                 writer.set_meta("language", self._analyzer.language)
-        elif (writer.meta("encoder"), writer.meta("language")) != (own, self._analyzer.language):
+        else:
+            self._check_models(writer, writer.meta("encoder"))
+
+    def _check_models(self, view: View, stored: Mapping[str, Any]) -> None:
+        """An index that was opened while it was new may have been bound to other models by another process since."""
+        own = None if self._encoder is None else fingerprint(self._encoder)
+        if own not in (None, stored) or view.meta("language") != self._analyzer.language:
             raise IndexMismatchError(
-                f"{self.path} was meanwhile bound to other models by another process. Close it and open it again, "
-                "without encoder= and analyzer=."
+                f"{self.path} was meanwhile bound to {stored['name']} and the analyzer for {view.meta('language')!r} "
+                "by another process. Close it and open it again, without encoder= and analyzer=."
             )
 
     def _publish(self, writer: Writer, legs: Legs) -> None:
@@ -307,6 +325,8 @@ class Index:
     def _legs_for(self, view: View) -> Legs:
         if self._legs is None:
             encoder, analyzer = view.meta("encoder"), self._analyzer.fingerprint()
+            if encoder is not None:
+                self._check_models(view, encoder)
             self._legs = Legs(
                 self.path / "cache",
                 dimension=int(encoder["dimension"]) if encoder else 1,
@@ -348,6 +368,8 @@ class Index:
 
     def get(self, id: str) -> Document | None:
         """The document with that id, None if there is none."""
+        if not isinstance(id, str):
+            raise InputError(f"An id is a string, not {id!r}.")
         with self._mutex, self._store.reading() as view:
             return view.document(id)
 
@@ -426,14 +448,9 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def _folder(location: str | os.PathLike[str]) -> Path:
-    text = os.fspath(location)
-    if not isinstance(text, str) or not text.strip():
-        raise InputError(f"The location of an index is the path of a folder, not {location!r}.")
-    if "://" in text:
-        raise InputError(f"{text!r} is not the path of a folder. This release keeps an index in a folder only.")
-    if "\0" in text:
-        raise InputError(f"The path {text!r} has a NUL in it.")
-    return Path(text).expanduser().absolute()
+    if "://" in str(location):
+        raise InputError(f"{location!r} is not the path of a folder. This release keeps an index in a folder only.")
+    return expanded(location)
 
 
 def _spec_of(encoder: object) -> str | None:

@@ -66,6 +66,7 @@ class _Pending:
     document: Document
     file: FileNote | None
     key: int | None = None
+    moved_from: tuple[int, str] | None = None  # the file's root and path before it was renamed
     chunks: Sequence[Chunk] = ()
     texts: Sequence[str] = ()
     digests: Sequence[bytes] = ()
@@ -108,13 +109,15 @@ class Batch:
         chunks = chunk(document, count_tokens=self._count_tokens(), max_tokens=passage_budget(self.encoder))
         texts = [embedded_text(document.title, each.heading, document.text[each.start : each.end]) for each in chunks]
         dump_metadata(document)  # raises before anything is written
-        self._take(_Pending(document, file, None, chunks, texts, [digest(text) for text in texts]))
+        self._take(_Pending(document, file, None, None, chunks, texts, [digest(text) for text in texts]))
 
-    def describe(self, id: str, document: Document, file: FileNote | None) -> None:
+    def describe(
+        self, id: str, document: Document, file: FileNote | None, moved_from: tuple[int, str] | None = None
+    ) -> None:
         """Give the stored document `id` the id, source and metadata of `document`; its text and passages stay."""
         if document.id in self._pending:
             self.commit()
-        self._take(_Pending(document, file, self.writer.key(id)))
+        self._take(_Pending(document, file, self.writer.key(id), moved_from))
 
     def _take(self, pending: _Pending) -> None:
         self._pending[pending.document.id] = pending
@@ -161,6 +164,8 @@ class Batch:
 
     def _write(self, each: _Pending, vectors: dict[bytes, np.ndarray], tokens: list[list[str]]) -> list[AddedPassage]:
         if each.key is not None:
+            if each.moved_from is not None:
+                self.writer.forget_file(*each.moved_from)
             self.writer.describe(each.key, each.document)
             self._link(each.key, each.file)
             return []

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, TypeVar
 
 from semsearch.errors import InputError
 from semsearch.records import Document
 
-__all__ = ["Item", "Progress", "to_document", "watched"]
+__all__ = ["Item", "Progress", "expanded", "short", "to_document", "watched"]
 
 Item = Document | Mapping[str, Any] | tuple[str, str] | str
 Progress = bool | Callable[[int, int], None] | None
 T = TypeVar("T")
 
 _ITEM_KEYS = ("id", "text", "title", "source", "metadata")
+
+
+def expanded(path: Any) -> Path:
+    """The absolute path that a user means; raises InputError for what is no path."""
+    try:
+        if not os.fspath(path) or "\0" in str(path):
+            raise ValueError("it is empty or has a NUL in it")
+        return Path(path).expanduser().absolute()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path!r} is not the path of a folder: {error}.") from None
 
 
 def to_document(item: Any) -> Document:
@@ -30,14 +42,14 @@ def to_document(item: Any) -> Document:
     elif isinstance(item, tuple) and len(item) == 2:
         document = Document(item[0], item[1])
     else:
-        raise InputError(f"Cannot add {_short(item)}. An item is a Document, a mapping, a pair (id, text) or a string.")
+        raise InputError(f"Cannot add {short(item)}. An item is a Document, a mapping, a pair (id, text) or a string.")
     for name in ("id", "text", "title", "source"):
         if not isinstance(getattr(document, name), str):
-            raise InputError(f"The {name} of an item is a string, not {_short(getattr(document, name))}.")
+            raise InputError(f"The {name} of an item is a string, not {short(getattr(document, name))}.")
     if not document.id:
         raise InputError(f"An item has an empty id (its text begins {document.text[:60]!r}). Give each item an id.")
     if not isinstance(document.metadata, Mapping):
-        raise InputError(f"The metadata of {document.id!r} is a mapping, not {_short(document.metadata)}.")
+        raise InputError(f"The metadata of {document.id!r} is a mapping, not {short(document.metadata)}.")
     return document
 
 
@@ -47,14 +59,15 @@ def _from_mapping(item: Mapping[str, Any]) -> Document:
     if unknown or missing:
         wrong = f"lacks {missing[0]!r}" if missing else f"has the key {unknown[0]!r}, which is not known"
         raise InputError(
-            f"The item {_short(dict(item))} {wrong}. It has id, text and, if wanted, title, source, metadata; "
+            f"The item {short(dict(item))} {wrong}. It has id, text and, if wanted, title, source, metadata; "
             "anything else goes into metadata."
         )
     optional = {key: item[key] for key in ("title", "source", "metadata") if item.get(key) is not None}
     return Document(item["id"], item["text"], **optional)
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """What a value looks like, in at most 120 characters."""
     text = repr(value)
     return text if len(text) <= 120 else text[:117] + "..."
 

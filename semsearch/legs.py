@@ -93,33 +93,34 @@ class Legs:
 
     def dense(self, view: View) -> DenseIndex:
         """The dense leg at the view's generation."""
-        self._dense = self._fresh(view, self._dense)
-        if self._dense is None:
-            self._dense = self._read(view, "dense", self._load_dense) or _Leg(DenseIndex(self._dimension), 0, 0)
-            self._catch_up(view, self._dense, self._add_dense)
-        elif self._dense.generation != view.generation():
-            self._catch_up(view, self._dense, self._add_dense)
-        return self._dense.structure
+        leg, self._dense = self._fresh(view, self._dense), None  # an interruption on the way must not leave half a leg
+        if leg is None:
+            leg = self._read(view, "dense", self._load_dense) or _Leg(DenseIndex(self._dimension), 0, 0)
+        self._catch_up(view, leg, self._add_dense)
+        self._dense = leg
+        return leg.structure
 
     def lexical(self, view: View) -> Lexical:
         """The lexical leg at the view's generation."""
-        self._lexical = self._fresh(view, self._lexical)
-        if self._lexical is None:
-            self._lexical = self._read_lexical(view) or _Leg(self._new_lexical(), 0, 0)
-            self._catch_up(view, self._lexical, self._add_lexical)
-        elif self._lexical.generation != view.generation():
-            self._catch_up(view, self._lexical, self._add_lexical)
-        return self._lexical.structure
+        leg, self._lexical = self._fresh(view, self._lexical), None
+        if leg is None:
+            leg = self._read_lexical(view) or _Leg(self._new_lexical(), 0, 0)
+        self._catch_up(view, leg, self._add_lexical)
+        self._lexical = leg
+        return leg.structure
 
     def applied(
         self, generation: int, removed: Sequence[int], added: Sequence[AddedPassage], last_passage: int
     ) -> None:
         """Take over a commit of this process, which has the vectors and tokens at hand."""
         gone = np.array(sorted(removed), np.int64)
-        if self._dense is not None and self._dense.generation == generation - 1:
-            self._dense.apply(generation, last_passage, gone, lambda leg: _add_vectors(leg, added))
-        if self._lexical is not None and self._lexical.generation == generation - 1:
-            self._lexical.apply(generation, last_passage, gone, lambda leg: _add_tokens(leg, added))
+        dense, self._dense = self._dense, None
+        if dense is not None and dense.generation == generation - 1:
+            dense.apply(generation, last_passage, gone, lambda leg: _add_vectors(leg, added))
+        lexical, self._lexical = self._lexical, None
+        if lexical is not None and lexical.generation == generation - 1:
+            lexical.apply(generation, last_passage, gone, lambda leg: _add_tokens(leg, added))
+        self._dense, self._lexical = dense, lexical
 
     def start_empty(self, generation: int) -> None:
         """Begin with empty legs, for an index that never had a passage."""
@@ -231,6 +232,8 @@ class Legs:
     def _catch_up(
         self, view: View, leg: _Leg[Structure], add: Callable[[Structure, Iterable[StoredPassage]], None]
     ) -> None:
+        if leg.generation and leg.generation == view.generation():
+            return
         removed = view.removed_since(leg.generation)
         passages = view.stored_passages(leg.last_passage)
         leg.apply(view.generation(), view.last_passage(), removed, lambda structure: add(structure, passages))

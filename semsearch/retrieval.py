@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
 
 from semsearch.display import Explanation, hits_html, hits_pandas, hits_rows, hits_text
-from semsearch.errors import InputError
+from semsearch.errors import IndexMismatchError, InputError
 from semsearch.filters import Where
 from semsearch.fusion import Ranking, rrf
 from semsearch.records import Hit, Passage
@@ -117,6 +117,8 @@ class Retriever:
         """
         if isinstance(query, str):
             return self._search([query], k, where)[0]
+        if not isinstance(query, Sequence):
+            raise InputError(f"A query is a string or a sequence of strings, not {query!r}.")
         return self._search(list(query), k, where)
 
     def _search(self, queries: list[str], k: int, where: Where | None) -> list[Hits]:
@@ -218,7 +220,10 @@ def explain(index: Index, query: str, passage: Passage) -> Explanation:
     """Why a passage was found: the BM25 share of each matched term, and each token's similarity to the query."""
     with index.snapshot() as snapshot:
         terms = snapshot.explain(query, passage.id)
-    token_vectors = getattr(index.encoder, "token_vectors", None)
+    try:
+        token_vectors = getattr(index.encoder, "token_vectors", None)
+    except IndexMismatchError:  # opened without the encoder of the user's own: keywords explain themselves
+        token_vectors = None
     if token_vectors is None:
         return Explanation(terms=dict(terms), tokens=())
     vector = index.encode_queries([query])[0]

@@ -25,6 +25,7 @@ from semsearch.errors import (
     IndexNotFoundError,
     InputError,
     ReadOnlyIndexError,
+    SemsearchError,
     StorageError,
     StorageFullError,
 )
@@ -45,11 +46,11 @@ def translated(location: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         raise _translation(error, location) from error
     except OSError as error:
-        if isinstance(error, StorageError) or error.errno is None:
+        if isinstance(error, SemsearchError):
             raise
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise _full(location) from error
-        raise
+        raise StorageError(f"{location} could not be used: {error.strerror or error}.") from error
 
 
 def _full(location: Path) -> StorageFullError:
@@ -97,13 +98,14 @@ class Store:
         self._reader: sqlite3.Connection | None = None
         self._closed = False
         self._wrote = False
-        if not self._exists():
-            if read_only or not create:
-                raise IndexNotFoundError(
-                    f"There is no index at {folder}. Check the path, or create it: semsearch.Index({str(folder)!r})."
-                )
-            self._create()
         with translated(folder):
+            if not self._exists():
+                if read_only or not create:
+                    raise IndexNotFoundError(
+                        f"There is no index at {folder}. Check the path, or create it: "
+                        f"semsearch.Index({str(folder)!r})."
+                    )
+                self._create()
             self._check_format()
 
     def _exists(self) -> bool:
@@ -114,18 +116,27 @@ class Store:
             return False
 
     def _create(self) -> None:
-        with translated(self.folder):
-            if self.folder.exists() and not self.folder.is_dir():
-                raise InputError(f"{self.folder} is a file. An index is a folder: choose another location.")
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with writer_lock(self.folder / "lock", self.timeout):
-                connection = self._connect("rwc")
-                try:
-                    connection.execute("PRAGMA journal_mode = WAL")
-                    if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
-                        _create_schema(connection)
-                finally:
-                    connection.close()
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError(f"{self.folder} is a file. An index is a folder: choose another location.")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with writer_lock(self.folder / "lock", self.timeout):
+            if self._exists():  # another process was faster
+                return
+            # Made under another name and renamed when it is complete: nobody ever sees half a database.
+            draft = self.folder / "index.db.new"
+            draft.unlink(missing_ok=True)
+            connection = sqlite3.connect(draft)
+            try:
+                _create_schema(connection)
+                connection.execute("PRAGMA journal_mode = WAL")
+            finally:
+                connection.close()
+            draft.replace(self.path)
+            descriptor = os.open(self.folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         location = quote(os.fsencode(self.path.absolute()))
@@ -178,8 +189,7 @@ class Store:
             try:
                 yield View(connection)
             finally:
-                if connection.in_transaction:
-                    connection.rollback()
+                connection.rollback()
 
     @contextmanager
     def writing(self) -> Iterator[Writer]:

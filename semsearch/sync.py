@@ -18,6 +18,7 @@ from pathlib import Path
 
 from semsearch.errors import InputError, LoadError
 from semsearch.ingest import AddReport, Batch, FileNote
+from semsearch.items import expanded
 from semsearch.loading import FileEntry, load_file, walk
 from semsearch.records import Document
 from semsearch.tables import FileRow, Root, Writer
@@ -32,6 +33,10 @@ class SyncReport(AddReport):
     """What `Index.sync` did, counted in documents; `failures` lists (path, reason) of files that could not be read."""
 
     __slots__ = ()
+
+
+class _IdTakenError(LoadError):
+    """Another document has the id that the file's would get."""
 
 
 @dataclass
@@ -90,23 +95,19 @@ class _Sync:
             else:
                 self._load(root, row, fresh, entry)
         except LoadError as error:
-            failed = FileRow(
-                path,
-                entry.size,
-                settled,
-                entry.inode,
-                digest,
-                row.document if row else None,
-                error.reason,
-                self.release,
-            )
+            # A verdict on the content is remembered with it; what may pass by itself is tried again every time.
+            tried = settled if digest and not isinstance(error, _IdTakenError) else -1
+            document = None if row is None else row.document
+            failed = FileRow(path, entry.size, tried, entry.inode, digest, document, error.reason, self.release)
             self.failures.append((str(entry.path), error.reason))
             self.batch.remember(FileNote(root.key, failed))
 
     def _load(self, root: Root, row: FileRow | None, fresh: FileRow, entry: FileEntry) -> None:
         id = root.prefix + fresh.path
         if (row is None or row.document is None) and self.writer.key(id) is not None:
-            raise LoadError(str(entry.path), f"the id {id!r} is taken by a document that was not synced from this file")
+            raise _IdTakenError(
+                str(entry.path), f"the id {id!r} is taken by a document that was not synced from this file"
+            )
         self.batch.put(load_file(entry.path, id=id), FileNote(root.key, fresh))
 
     def _touch(self, root: Root, row: FileRow, fresh: FileRow, entry: FileEntry) -> None:
@@ -131,14 +132,10 @@ class _Sync:
         origin, row = moved
         stored = self.writer.document(origin.prefix + row.path)
         assert stored is not None
-        self.batch.commit()
-        with self.batch.mutex, self.writer.commit() as generation:
-            self.writer.forget_file(origin.key, row.path)
-            self.batch.legs.applied(generation, [], [], self.writer.last_passage())
         self.known[origin.key].pop(row.path)
         self.by_digest[row.digest].remove((origin.key, row))
         document = _described(stored, root.prefix + fresh.path, entry)
-        self.batch.describe(stored.id, document, FileNote(root.key, fresh))
+        self.batch.describe(stored.id, document, FileNote(root.key, fresh), moved_from=(origin.key, row.path))
 
     # -- what is gone --------------------------------------------------------------------------------------------
 
@@ -176,21 +173,24 @@ def sync_folder(
 ) -> SyncReport:
     """Bring the index up to the state of `folder`; `progress` wraps the files that have to be read."""
     writer = batch.writer
-    root = _root_for(writer, folder)
+    root = _root_for(batch, folder)
     roots = sorted(writer.roots(), key=lambda each: len(each.path), reverse=True)
     inside = [each for each in roots if each.key == root.key or Path(each.path).is_relative_to(root.path)]
     work = _Sync(batch, writer, release, roots, {each.key: writer.files(each.key) for each in inside})
     for each in roots:
         work.known.setdefault(each.key, {})
     changed: list[FileEntry] = []
+    indexes: dict[Path, bool] = {}
     for entry in walk(folder, pattern):
         if isinstance(entry, LoadError):
             work.failures.append((entry.path, entry.reason))
+        elif _is_in_index(entry.path.parent, folder, indexes):
+            continue
         elif not work.is_unchanged(entry):
             changed.append(entry)
     for key, rows in work.known.items():
         for row in rows.values():
-            if row.document is not None and row.digest and (key, row.path) not in work.seen:
+            if row.document is not None and row.reason is None and row.digest and (key, row.path) not in work.seen:
                 work.by_digest.setdefault(row.digest, []).append((key, row))
     for entry in progress(changed):
         work.take(entry)
@@ -207,14 +207,28 @@ def sync_folder(
     )
 
 
-def _root_for(writer: Writer, folder: Path) -> Root:
+def _root_for(batch: Batch, folder: Path) -> Root:
     """The known root that contains the folder, or a new one with a prefix of its own."""
-    roots = writer.roots()
-    holders = [root for root in roots if folder.is_relative_to(root.path)]
+    writer = batch.writer
+    holders = [root for root in writer.roots() if folder.is_relative_to(root.path)]
     if holders:
         return max(holders, key=lambda root: len(root.path))
-    with writer.commit():
-        return writer.add_root(str(folder), _free_prefix(writer, folder.name or "root"))
+    with batch.mutex:
+        with writer.commit() as generation:
+            root = writer.add_root(str(folder), _free_prefix(writer, folder.name or "root"))
+        batch.legs.applied(generation, [], [], writer.last_passage())
+    return root
+
+
+def _is_index(folder: Path) -> bool:
+    return (folder / "index.db").is_file() and (folder / "lock").is_file()
+
+
+def _is_in_index(folder: Path, top: Path, known: dict[Path, bool]) -> bool:
+    """Whether a folder is an index of ours or lies in one: opening its database here would drop SQLite's locks."""
+    if folder not in known:
+        known[folder] = _is_index(folder) or (folder != top and _is_in_index(folder.parent, top, known))
+    return known[folder]
 
 
 def _free_prefix(writer: Writer, name: str) -> str:
@@ -259,7 +273,9 @@ def _digest(entry: FileEntry) -> str:
 
 def resolved_folder(folder: str | os.PathLike[str]) -> Path:
     """The absolute path of a folder to sync; raises InputError where there is none."""
-    path = Path(folder).expanduser().absolute().resolve()
+    path = expanded(folder).resolve()
+    if any(map(_is_index, (path, *path.parents))):
+        raise InputError(f"{str(folder)!r} is an index, or lies in one. sync takes the folder with the documents.")
     if not path.exists():
         raise InputError(f"There is no folder {str(folder)!r} (looked for {path}). Nothing was changed.")
     if not path.is_dir():

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from semsearch.errors import InputError
+from semsearch.errors import CorruptIndexError, InputError
 from semsearch.filters import Where, compile_where, fields, pack, unpack
 from semsearch.records import Document, Passage
 
@@ -141,7 +141,7 @@ class View:
     def meta(self, name: str) -> Any:
         """A value of the table meta, None if there is none."""
         row = self._rows("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-        return None if row is None else json.loads(row[0])
+        return None if row is None else _parsed(row[0])
 
     def generation(self) -> int:
         """The number of the last commit."""
@@ -281,6 +281,11 @@ class View:
                     )
         return wrong
 
+    def wrong_metadata(self) -> list[str]:
+        """Documents whose metadata is not JSON."""
+        rows = self._rows("SELECT id FROM documents WHERE NOT json_valid(metadata)")
+        return [f"the metadata of document {unpack(row[0])!r} is not JSON" for row in rows]
+
     def problems(self) -> list[str]:
         """What SQLite's own checks find wrong."""
         found = [str(row[0]) for row in self._rows("PRAGMA integrity_check") if row[0] != "ok"]
@@ -297,8 +302,17 @@ def _of_passage(document: Document, heading: str) -> Mapping[str, Any]:
     return {**{name: value for name, value in place.items() if value}, **document.metadata}
 
 
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, TypeError) as error:
+        raise CorruptIndexError(
+            f"The database is damaged: {text!r:.60} is not JSON. Restore a backup, or index the documents again."
+        ) from error
+
+
 def _document(id: str | bytes, text: str | bytes, title: str | bytes, source: str | bytes, metadata: str) -> Document:
-    return Document(unpack(id), unpack(text), unpack(title), unpack(source), json.loads(metadata))
+    return Document(unpack(id), unpack(text), unpack(title), unpack(source), _parsed(metadata))
 
 
 class Writer(View):

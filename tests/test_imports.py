@@ -53,7 +53,7 @@ ARROWS = {
     "health": {"legs", "tables"},
     "items": LEAF,
     "ingest": {"chunking", "encoding", "legs", "tables", "(display)"},
-    "sync": {"ingest", "loading", "tables"},
+    "sync": {"ingest", "items", "loading", "tables"},
     "index": {
         "analysis", "encoding", "filters", "fusion", "health", "ingest", "items", "legs", "lexical", "store", "sync",
         "tables", "(retrieval)", "(reading)",

@@ -581,6 +581,94 @@ def test_an_index_whose_creation_was_killed_is_created_again(tmp_path: Path) -> 
         assert found(index, "late", mode="lexical") == ["fees"]
 
 
+def test_many_processes_create_the_same_index(tmp_path: Path) -> None:
+    code = f"import semsearch; semsearch.Index({str(tmp_path / 'index')!r}).close()"
+    children = [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE) for _ in range(6)]
+    assert [child.communicate()[1] for child in children] == [b""] * 6
+    assert [child.returncode for child in children] == [0] * 6
+
+
+def test_a_creation_that_was_killed_half_way_is_begun_again(tmp_path: Path) -> None:
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / "index.db.new").write_bytes(b"half a database")
+    with opened(tmp_path / "index") as index:
+        index.add([FEES])
+        assert found(index, "late", mode="lexical") == ["fees"]
+    assert not (tmp_path / "index" / "index.db.new").exists()
+
+
+@pytest.mark.parametrize("mode", ["dense", "lexical"])
+def test_an_interrupted_first_search_leaves_no_half_leg(
+    tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import semsearch.legs as legs
+
+    with opened(tmp_path / "index") as index:
+        index.add([(f"d{number}", f"word{number} text") for number in range(20)])
+    for file in (tmp_path / "index" / "cache").iterdir():
+        file.unlink()
+    monkeypatch.setattr(legs, "BLOCK", 8)
+    name = {"dense": "_add_vectors", "lexical": "_add_tokens"}[mode]
+    original, calls = getattr(legs, name), []
+
+    def interrupting(*arguments: Any) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        original(*arguments)
+
+    monkeypatch.setattr(legs, name, interrupting)
+    with opened(tmp_path / "index", read_only=True) as index:
+        with pytest.raises(KeyboardInterrupt):
+            index.search("text", mode=mode)
+        assert len(index.search("text", k=50, mode=mode)) == 20
+
+
+def test_an_index_opened_while_it_was_new_learns_its_models(tmp_path: Path) -> None:
+    class Other(WordEncoder):
+        name = "toy-other"
+
+    with opened(tmp_path / "index") as early, semsearch.Index(tmp_path / "index", encoder=Other()) as index:
+        index.add([FEES])
+        with pytest.raises(IndexMismatchError, match="meanwhile bound to toy-other"):
+            early.search("late fees")
+
+
+def test_arguments_of_the_wrong_kind(index: semsearch.Index, tmp_path: Path) -> None:
+    calls: list[Any] = [
+        lambda: index.search(None),  # type: ignore[call-overload]
+        lambda: index.add(None),  # type: ignore[arg-type]
+        lambda: index.add(("id1", "some text")),
+        lambda: index.remove(None),  # type: ignore[arg-type]
+        lambda: index.get(5),  # type: ignore[arg-type]
+        lambda: index.sync(None),  # type: ignore[arg-type]
+        lambda: index.sync("a\0b"),
+        lambda: index.sync("~no-such-user/x"),
+        lambda: semsearch.Index("~no-such-user/x"),
+        lambda: semsearch.Index(tmp_path / "i", timeout=None),  # type: ignore[arg-type]
+        lambda: semsearch.Index(tmp_path / "i", recall="x"),  # type: ignore[arg-type]
+    ]
+    for call in calls:
+        with pytest.raises(InputError):
+            call()
+    for place in ("/dev/null/x", f"{tmp_path}/{'x' * 300}"):
+        with pytest.raises(semsearch.SemsearchError):
+            semsearch.Index(place)
+
+
+def test_damaged_metadata_is_said_to_be_damaged(tmp_path: Path) -> None:
+    with opened(tmp_path / "index") as index:
+        index.add([FEES])
+    database = sqlite3.connect(tmp_path / "index" / "index.db")
+    database.execute("UPDATE documents SET metadata = '{'")
+    database.commit()
+    database.close()
+    with opened(tmp_path / "index") as index:
+        assert index.check().problems == ("the metadata of document 'fees' is not JSON",)
+        with pytest.raises(CorruptIndexError, match="damaged"):
+            index.get("fees")
+
+
 # -- several at once ---------------------------------------------------------------------------------------------------
 
 

@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from toy import WordEncoder
 
@@ -241,6 +242,61 @@ def test_a_removed_document_comes_back_with_the_next_sync(index: semsearch.Index
     index.sync(folder)
     assert index.remove("fees.md") == 1
     assert counts(index.sync(folder)) == (1, 0, 0, 2, 0)
+
+
+def test_an_index_inside_the_folder_is_not_read(folder: Path, tmp_path: Path, reads: list[str]) -> None:
+    """Opening its database as a file would drop the locks that SQLite holds on it."""
+    with semsearch.Index(folder / "indexes" / "mine", encoder=WordEncoder()) as index:
+        for _ in range(2):
+            report = index.sync(folder)
+            assert report.failed == 0
+        assert ids(index) == ["fees.md", "hours.txt", "sub/rooms.txt"]
+        with pytest.raises(InputError, match="is an index, or lies in one"):
+            index.sync(folder / "indexes" / "mine" / "cache")
+    assert not {"index.db", "index.db-shm", "index.db-wal"} & set(reads)
+
+
+def test_an_interrupted_rename_leaves_no_ghost(tmp_path: Path, folder: Path) -> None:
+    class Interrupting(WordEncoder):
+        armed = False
+
+        def encode(self, texts: Sequence[str], *, kind: str = "passage") -> np.ndarray:
+            if self.armed:
+                raise KeyboardInterrupt
+            return super().encode(texts, kind=kind)
+
+    encoder = Interrupting()
+    with semsearch.Index(tmp_path / "index", encoder=encoder) as index:
+        index.sync(folder)
+        (folder / "fees.md").rename(folder / "a-fees.md")
+        (folder / "b-new.txt").write_text("Something new.")
+        encoder.armed = True
+        with pytest.raises(KeyboardInterrupt):
+            index.sync(folder)
+        encoder.armed = False
+        index.sync(folder)
+        assert ids(index) == ["a-fees.md", "b-new.txt", "hours.txt", "sub/rooms.txt"]
+
+
+def test_a_damaged_file_that_is_renamed_is_still_damaged(index: semsearch.Index, folder: Path) -> None:
+    path = folder / "data.json"
+    path.write_text('{"k": "old words"}')
+    index.sync(folder)
+    path.write_bytes(b"\0\1\2\xff\xfe{{{")
+    assert index.sync(folder).failed == 1
+    path.rename(folder / "moved.json")
+    assert index.sync(folder).failed == 1
+    assert "moved.json" not in ids(index)
+
+
+def test_a_failure_that_passed_is_forgotten(index: semsearch.Index, folder: Path) -> None:
+    index.sync(folder)
+    index.add([("new.md", "By hand.")])
+    (folder / "new.md").write_text("From the folder.")
+    time.sleep(0.03)
+    assert index.sync(folder).failed == 1
+    index.remove("new.md")
+    assert counts(index.sync(folder)) == (1, 0, 0, 3, 0)
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------------
