@@ -17,6 +17,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -61,7 +62,7 @@ class Context:
     prompt: tuple[int, ...]
 
 
-class _Reader:
+class _Reader(ABC):
     """What both kinds of models have in common: packing the context, and turning tokens into text."""
 
     def __init__(
@@ -156,9 +157,9 @@ class _Reader:
         """The tokens of `text`. Only with `control` are <|im_start|>, </s> and the like more than their letters."""
         return _encode(self._tokenizer, text, control=control)
 
+    @abstractmethod
     def _frame(self, question: str) -> tuple[list[int], list[int]]:
         """The tokens before and after the passages' blocks."""
-        raise NotImplementedError
 
     def _window(self) -> int:
         """How many tokens the model takes at once."""
@@ -172,14 +173,14 @@ class _Reader:
         sizes = [size for size in known if isinstance(size, int) and 0 < size < 10**8]
         return min(sizes) if sizes else _UNKNOWN_WINDOW
 
-    def _default_template(self, tokenizer: Any) -> Template:
-        raise NotImplementedError
+    @abstractmethod
+    def _default_template(self, tokenizer: Any) -> Template: ...
 
-    def _longest_prompt(self, max_new_tokens: int) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def _longest_prompt(self, max_new_tokens: int) -> int: ...
 
-    def _tokens(self, prompt: Sequence[int], choose: Callable[[Any], int]) -> Iterator[int]:
-        raise NotImplementedError
+    @abstractmethod
+    def _tokens(self, prompt: Sequence[int], choose: Callable[[Any], int]) -> Iterator[int]: ...
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, max_new_tokens={self.max_new_tokens})"

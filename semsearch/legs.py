@@ -23,6 +23,7 @@ import numpy as np
 from semsearch.chunking import embedded_text
 from semsearch.dense import DenseIndex
 from semsearch.lexical import Lexical, LexicalIndex
+from semsearch.locking import flushed
 from semsearch.tables import StoredPassage, View
 
 __all__ = ["AddedPassage", "Legs"]
@@ -259,7 +260,7 @@ class Legs:
             self.lexical(view).save(draft, stem)
             names = sorted(path.name for path in draft.iterdir())
             for name in names:
-                _sync(draft / name)
+                flushed(draft / name)
             manifest = {
                 "format": CACHE_FORMAT,
                 "identity": self._identity,
@@ -271,11 +272,11 @@ class Legs:
             }
             for name in names:
                 (draft / name).replace(self._folder / name)
-            _sync(self._folder)
+            flushed(self._folder)
             (draft / "CURRENT.json").write_text(json.dumps(manifest, indent=1))
-            _sync(draft / "CURRENT.json")
+            flushed(draft / "CURRENT.json")
             (draft / "CURRENT.json").replace(self._folder / "CURRENT.json")
-            _sync(self._folder)
+            flushed(self._folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         self._tidy({*names, "CURRENT.json"})
@@ -322,11 +323,3 @@ def _facts(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return {"size": file.tell(), "sha256": digest}
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

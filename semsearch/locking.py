@@ -1,4 +1,4 @@
-"""The advisory lock of the one writer.
+"""The advisory lock of the one writer, and what it takes to have its files on the disk.
 
 The lock file holds the owner's pid and host as JSON, for the message that a second writer gets. `flock` belongs to the
 open file, so two indexes of one process exclude each other as two processes do, and the kernel frees it when its
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from semsearch.errors import IndexLockedError
 
-__all__ = ["writer_lock"]
+__all__ = ["flushed", "writer_lock"]
 
 _held: set[int] = set()  # file descriptors of locks held by this process, closed in a forked child
 
@@ -71,3 +71,12 @@ def _owner(descriptor: int) -> tuple[int | None, str | None]:
         return int(written["pid"]), str(written["host"])
     except (ValueError, KeyError, TypeError):
         return None, None
+
+
+def flushed(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

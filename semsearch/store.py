@@ -29,7 +29,7 @@ from semsearch.errors import (
     StorageError,
     StorageFullError,
 )
-from semsearch.locking import writer_lock
+from semsearch.locking import flushed, writer_lock
 from semsearch.tables import SCHEMA, View, Writer
 
 __all__ = ["FORMAT", "Store", "translated"]
@@ -132,11 +132,7 @@ class Store:
             finally:
                 connection.close()
             draft.replace(self.path)
-            descriptor = os.open(self.folder, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            flushed(self.folder)
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         location = quote(os.fsencode(self.path.absolute()))

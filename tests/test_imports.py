@@ -49,7 +49,7 @@ ARROWS = {
     "loading": {"decoding", "formats", "markup", "word"},
     "tables": {"filters"},
     "store": {"tables", "locking"},
-    "legs": {"chunking", "dense", "lexical", "tables"},
+    "legs": {"chunking", "dense", "lexical", "locking", "tables"},
     "health": {"legs", "tables"},
     "items": LEAF,
     "ingest": {"chunking", "encoding", "legs", "tables", "(display)"},
