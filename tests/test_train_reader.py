@@ -1,0 +1,171 @@
+"""The training script, on a language of its own: the answer to "when late ?" is the letter after "late"."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_bert
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+sys.path.insert(0, str(EXAMPLES))
+import reader_data  # noqa: E402
+import train_reader  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+def squad(*paragraphs: tuple[str, list[dict[str, Any]]], title: str = "") -> dict[str, Any]:
+    return {"title": title, "paragraphs": [{"context": context, "qas": qas} for context, qas in paragraphs]}
+
+
+def asked(question: str, context: str, answer: str | None) -> dict[str, Any]:
+    found = [] if answer is None else [{"text": answer, "answer_start": context.index(answer)}]
+    return {"id": question, "question": question, "answers": found, "is_impossible": answer is None}
+
+
+def save(path: Path, *articles: dict[str, Any]) -> Path:
+    path.write_text(json.dumps({"version": "2.0", "data": list(articles)}))
+    return path
+
+
+def language(path: Path, count: int, seed: int) -> Path:
+    """Rows of letters, each once; two in three have a "late" before one of them."""
+    random_ = random.Random(seed)
+    articles = []
+    for _ in range(count):
+        letters = random_.sample("abcdefghijklmnopqrstuvwxyz", 6)
+        place = random_.randrange(6) if random_.random() < 2 / 3 else None
+        context = " ".join(f"late {letter}" if i == place else letter for i, letter in enumerate(letters))
+        answer = None if place is None else letters[place]
+        articles.append(squad((context, [{**asked("when late ?", context, None)}])))
+        if answer:
+            start = context.index(f"late {answer}") + len("late ")
+            qa = articles[-1]["paragraphs"][0]["qas"][0]
+            qa.update(answers=[{"text": answer, "answer_start": start}], is_impossible=False)
+    return save(path, *articles)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["train_reader.py", *map(str, arguments)])
+    train_reader.main()
+
+
+def test_a_reader_learns_what_its_files_teach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, held_out = language(tmp_path / "train.json", 400, 1), language(tmp_path / "eval.json", 100, 2)
+    options = ["--epochs", "12", "--rate", "0.005", "--batch-tokens", "512", "--max-tokens", "40", "--train-embeddings"]
+    start = tiny_bert.reader(tmp_path)
+    run(monkeypatch, "--start", start, "--data", data, "--eval", held_out, "--out", tmp_path / "out", *options)
+    written = json.loads((tmp_path / "out" / "training.json").read_text())
+    found = written["results"]["eval"]["eval.json"]
+    assert found["EM"] >= 95
+    assert found["balanced_accuracy"] >= 95
+    assert written["settings"]["rate"] == 0.005
+    assert not (tmp_path / "out" / "checkpoint.pt").exists()
+
+
+def test_going_on_after_an_interruption_ends_with_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = tiny_bert.reader(tmp_path)
+    data = language(tmp_path / "train.json", 60, 1)
+    options = ["--start", start, "--data", data, "--epochs", "3", "--batch-tokens", "256", "--max-tokens", "40"]
+    run(monkeypatch, *options, "--out", tmp_path / "whole", "--save-minutes", "99")
+
+    save_ = train_reader.save
+
+    def interrupted(path: Path, model: Any, optimizer: Any, step: int, seconds: float) -> None:
+        save_(path, model, optimizer, step, seconds)
+        if step == 7:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train_reader, "save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(patched, *options, "--out", tmp_path / "parts", "--save-minutes", "0")
+    assert (tmp_path / "parts" / "checkpoint.pt").exists()
+    run(monkeypatch, *options, "--out", tmp_path / "parts", "--save-minutes", "99")
+    whole, parts = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts"))
+    assert whole == parts
+
+
+def test_a_wrong_text_is_another_paragraph_without_the_answer(tmp_path: Path) -> None:
+    asked_about = "the fee is two cents"
+    path = save(
+        tmp_path / "data.json",
+        squad(
+            (asked_about, [asked("what is the fee?", asked_about, "two cents")]),
+            ("another fee is two cents as well", []),
+            ("the fee for a lost book is ten", []),
+        ),
+        squad(("what is a fee, what is the fee", [])),
+    )
+    source = train_reader.read_source(str(path))
+    train_reader.find_near(source)
+    made = {e for n in range(40) for e in map(lambda e: (e.question, e.text, len(e.spans)),
+            train_reader.wrong_text(source, 0, random.Random(n)))}  # fmt: skip
+    assert made == {
+        ("what is the fee?", "the fee for a lost book is ten", 0),
+        ("what is the fee?", "what is a fee, what is the fee", 0),
+    }
+
+
+def test_weights_say_how_often_a_question_is_taken(tmp_path: Path) -> None:
+    path = language(tmp_path / "data.json", 100, 3)
+    source = train_reader.read_source(f"{path}:2")
+    assert len(train_reader.epoch([source], 0.0, random.Random(0))) == 200
+    quarter = train_reader.read_source(f"{path}:0.25")
+    taken = [len(train_reader.epoch([quarter], 0.0, random.Random(n))) for n in range(40)]
+    assert 20 < sum(taken) / 40 < 30
+
+
+def test_an_answer_that_does_not_stand_where_the_file_says_is_looked_for(tmp_path: Path) -> None:
+    qa = {"id": "1", "question": "when?", "answers": [{"text": "late", "answer_start": 0}], "is_impossible": False}
+    gone = {"id": "2", "question": "what?", "answers": [{"text": "early", "answer_start": 0}], "is_impossible": False}
+    source = train_reader.read_source(str(save(tmp_path / "data.json", squad(("a late fee", [qa, gone])))))
+    assert [(q.text, q.spans) for q in source.questions] == [("when?", [(2, 6)])]
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"There is no file .*nothing\.json"):
+        train_reader.read_source(str(tmp_path / "nothing.json"))
+
+
+def test_balanced_accuracy_is_that_of_the_best_threshold() -> None:
+    import numpy as np
+
+    # Above 2.5: one of two answerable kept, both others refused: (1/2 + 1) / 2; above 0.5: (1 + 1/2) / 2.
+    scores, answerable = np.array([3.0, 2.0, 1.0, 0.0]), np.array([True, False, True, False])
+    assert train_reader.balanced_accuracy(scores, answerable) == 0.75
+
+
+def test_articles_are_kept_apart_by_title() -> None:
+    titles = [f"t{n:02d}" for n in range(36)]
+    measuring, calibrating = reader_data.split(titles)
+    assert (len(measuring), len(calibrating)) == (9, 3)
+    assert not measuring & calibrating
+    assert reader_data.split(titles[::-1]) == (measuring, calibrating)
+
+
+@pytest.mark.parametrize(
+    ("question", "context", "made"),
+    [
+        ("Who was born before 1900?", "He came after all; she was born before 1900.", {"Who was born before 1901?"}),
+        ("What is the largest city?", "The largest city.", {"What is the smallest city?"}),
+        ("Where did Ada Byron live?", "Ada Byron lived here.", {"Where did Mary Shelley live?"}),
+        ("Where did they live?", "They lived here.", {None}),
+    ],
+)
+def test_a_changed_question_is_one_its_paragraph_does_not_answer(
+    question: str, context: str, made: set[str | None]
+) -> None:
+    found = {reader_data.change(question, context, ["Mary Shelley"], random.Random(n)) for n in range(30)}
+    if question.endswith("1900?"):  # the last digit may become any other
+        assert found <= {f"Who was born before 190{d}?" for d in range(1, 10)}
+        assert len(found) > 3
+    else:
+        assert found == made
