@@ -35,7 +35,7 @@ def test_the_python_blocks_run_one_after_another(home: Path, capsys: pytest.Capt
         exec(compile(block, "README.md", "exec"), names)
     names["index"].close()  # type: ignore[attr-defined]
     printed = capsys.readouterr().out
-    assert "24 added" in printed
+    assert "added 24, updated 0" in printed
     answer = names["answer"]
     assert isinstance(answer, semsearch.Answer)
     hits = names["hits"]
