@@ -29,7 +29,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from semsearch.extraction import TransformersReader, best_spans, trim
 
@@ -201,8 +200,7 @@ def answer_all(folder: Path, pairs: list[tuple[str, str]]) -> list[tuple[int, in
     found: list[tuple[int, int] | None] = []
     for question, sentence in pairs:
         window = reader._windows.cut(question, [sentence])[0]
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            sides = reader._run(window)
+        sides = reader._run(window)
         inside = window.offsets[:, 0] >= 0
         start, end = (log_softmax(np.where(inside, side, -np.inf)) for side in sides)
         spans = best_spans(start, end, max_tokens=20, count=1)

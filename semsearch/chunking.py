@@ -53,7 +53,7 @@ _CHARACTERS_PER_TOKEN = 16
 
 _CountTokens = Callable[[Sequence[str]], list[int]]
 
-_ROWS = set_of(".csv .tsv .jsonl .ndjson .log")
+_ROWS = set_of(".csv .tsv .jsonl .ndjson .log .xlsx .xlsm .ods")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The command line: `semsearch index FOLDER`, `search`, `ask`, `eval`, `check`; `--json` on each.
+"""The command line: `semsearch index FOLDER`, `search`, `ask`, `eval`, `check`, `backup`; `--json` on each.
 
 Exit codes: 0 done, 1 nothing found (no hit, no answer, an index that is not in order), 2 an error, 130 interrupted.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import semsearch
-from semsearch.errors import InputError, SemsearchError
+from semsearch.errors import CorruptIndexError, InputError, SemsearchError
 
 __all__ = ["main"]
 
@@ -74,7 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     evaluation.add_argument("--answers", action="store_true", help="measure answers instead of hits")
 
     check = _command(commands, "check", _check, "verify an index")
-    check.add_argument("--repair", action="store_true", help="build damaged cache files again")
+    check.add_argument("--repair", action="store_true", help="make again what is derived from the documents")
+
+    backup = _command(commands, "backup", _backup, "copy an index while it is in use")
+    backup.add_argument("target", help="a new folder for the copy, which is an index like any other")
     return parser
 
 
@@ -170,13 +173,28 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    try:
+        with _existing(options.index) as index:
+            report = index.check(repair=options.repair)
+    except CorruptIndexError as error:  # too damaged to be opened at all
+        from semsearch.health import CheckReport
+
+        report = CheckReport(0, 0, (str(error),))
+    if options.json:
+        _print_json({**asdict(report), "ok": report.ok})
+    else:
+        print(report)
+    return 0 if report.ok else 1
+
+
+def _backup(options: argparse.Namespace) -> int:
     with _existing(options.index) as index:
-        report = index.check(repair=options.repair)
+        report = index.backup(options.target)
         if options.json:
-            _print_json({**asdict(report), "ok": report.ok})
+            _print_json(asdict(report))
         else:
             print(report)
-    return 0 if report.ok else 1
+    return 0
 
 
 if __name__ == "__main__":

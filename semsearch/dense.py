@@ -51,6 +51,9 @@ def _single_thread_after_fork() -> None:
     faiss = sys.modules.get("faiss")
     if faiss is not None:
         faiss.omp_set_num_threads(1)
+    torch = sys.modules.get("torch")
+    if torch is not None:  # an encoder of the user's own may use it
+        torch.set_num_threads(1)
 
 
 if hasattr(os, "register_at_fork"):

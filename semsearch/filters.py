@@ -17,7 +17,7 @@ from typing import Any
 
 from semsearch.errors import FilterError, InputError
 
-__all__ = ["Where", "compile_where", "fields", "pack", "unpack"]
+__all__ = ["Where", "compile_where", "fields", "pack", "shown", "unpack"]
 
 Where = Mapping[str, Any]
 Atom = str | int | float | bytes | None
@@ -28,6 +28,19 @@ MAX_VALUES = 30_000  # SQLite allows 32,766 bound parameters in one statement
 _COMPARISONS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 _OPERATORS = ("$eq", "$ne", "$in", "$nin", *_COMPARISONS, "$not")
 _ALL = "SELECT key FROM documents"
+
+
+def shown(value: Any) -> str:
+    """What a value looks like, for a message: at most 120 characters, and never an error of its own.
+
+    >>> shown({"year": 2020}), shown(10**5000)
+    ("{'year': 2020}", '<int>')
+    """
+    try:
+        text = repr(value)
+    except Exception:  # nested too deeply, a number of too many digits, or a class with an odd __repr__
+        return f"<{type(value).__name__}>"
+    return text if len(text) <= 120 else text[:117] + "..."
 
 
 def pack(text: str) -> str | bytes:
@@ -44,20 +57,18 @@ def unpack(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode("utf-8", "surrogatepass")
 
 
-def fields(metadata: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str | bytes, str, Atom]]:
+def fields(metadata: Mapping[str, Any]) -> Iterator[tuple[str | bytes, str, Atom]]:
     """The rows (name, kind, value) that make `metadata` searchable by `compile_where`."""
-    for key, value in metadata.items():
-        yield from _field(f"{prefix}{key}", value)
-
-
-def _field(name: str, value: Any) -> Iterator[tuple[str | bytes, str, Atom]]:
-    if isinstance(value, Mapping):
-        yield from fields(value, f"{name}.")
-    elif isinstance(value, (list, tuple)):
-        for element in value:
-            yield from _field(name, element)
-    else:
-        yield (pack(name), *_atom(name, value))
+    # Without recursion: metadata may be nested as deeply as JSON allows.
+    waiting: list[tuple[str, Any]] = [(f"{key}", value) for key, value in metadata.items()]
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += [(f"{name}.{key}", inner) for key, inner in value.items()]
+        elif isinstance(value, (list, tuple)):
+            waiting += [(name, element) for element in value]
+        else:
+            yield (pack(name), *_atom(name, value))
 
 
 def _atom(name: str, value: Any) -> tuple[str, Atom]:
@@ -73,8 +84,8 @@ def _atom(name: str, value: Any) -> tuple[str, Atom]:
     if isinstance(value, float) and math.isfinite(value):
         return "n", value
     raise InputError(
-        f"{name!r} has the value {value!r}. Metadata and filters hold strings, finite numbers, booleans, None, "
-        "and lists and mappings of these."
+        f"{shown(name)} has the value {shown(value)}. Metadata and filters hold strings, finite numbers, booleans, "
+        "None, and lists and mappings of these."
     )
 
 
@@ -103,7 +114,7 @@ def compile_where(where: Where) -> tuple[str, list[Atom]]:
 
 def _mapping(where: Any, query: _Query, depth: int) -> str:
     if not isinstance(where, Mapping):
-        raise FilterError(f'A filter is a mapping such as {{"suffix": ".md"}}, not {where!r}.')
+        raise FilterError(f'A filter is a mapping such as {{"suffix": ".md"}}, not {shown(where)}.')
     if depth > MAX_DEPTH:
         raise FilterError(f"The filter is nested more than {MAX_DEPTH} deep.")
     parts = [_entry(key, value, query, depth + 1) for key, value in where.items()]
@@ -120,16 +131,16 @@ def _join(parts: list[str], operator: str) -> str:
 
 def _entry(key: Any, value: Any, query: _Query, depth: int) -> str:
     if not isinstance(key, str):
-        raise FilterError(f"The names in a filter are strings, not {key!r}.")
+        raise FilterError(f"The names in a filter are strings, not {shown(key)}.")
     if key in ("$and", "$or"):
         if isinstance(value, (str, Mapping)) or not isinstance(value, Sequence) or not value:
-            raise FilterError(f"{key} takes a list of filters with at least one in it, not {value!r}.")
+            raise FilterError(f"{key} takes a list of filters with at least one in it, not {shown(value)}.")
         return _join([_mapping(each, query, depth) for each in value], "AND" if key == "$and" else "OR")
     if key == "$not":
         return f"(NOT {_mapping(value, query, depth)})"
     if key.startswith("$"):
         raise FilterError(
-            f"There is no operator {key!r} at this place. Known: $and, $or, $not, and after a name {_known()}."
+            f"There is no operator {shown(key)} at this place. Known: $and, $or, $not, and after a name {_known()}."
         )
     return _condition(key, value, query, depth)
 
@@ -144,32 +155,40 @@ def _condition(name: str, value: Any, query: _Query, depth: int) -> str:
     if not isinstance(value, Mapping):
         return _any_of(name, [value], query)
     if not value:
-        raise FilterError(f"{name!r} has an empty condition. Write a value, or one of {_known()}.")
+        raise FilterError(f"{shown(name)} has an empty condition. Write a value, or one of {_known()}.")
     return _join([_operator(name, each, operand, query, depth) for each, operand in value.items()], "AND")
 
 
 def _operator(name: str, operator: Any, operand: Any, query: _Query, depth: int) -> str:
     if operator == "$not":
         if not isinstance(operand, Mapping):
-            raise FilterError(f'$not takes a condition such as {{"$gt": 1}}, not {operand!r}. For a value use $ne.')
+            raise FilterError(
+                f'$not takes a condition such as {{"$gt": 1}}, not {shown(operand)}. For a value use $ne.'
+            )
         return f"(NOT {_condition(name, operand, query, depth + 1)})"
     if operator in ("$eq", "$ne"):
         found = _any_of(name, [operand], query)
         return found if operator == "$eq" else f"(NOT {found})"
     if operator in ("$in", "$nin"):
-        if isinstance(operand, (str, bytes, Mapping)) or not isinstance(operand, (Sequence, set, frozenset)):
-            raise FilterError(f"{operator} takes a list of values, not {operand!r}.")
-        found = _any_of(name, list(operand), query)
+        found = _any_of(name, _operands(operator, operand), query)
         return found if operator == "$in" else f"(NOT {found})"
     if operator in _COMPARISONS:
         kind, value = _value(name, operand)
         if kind == "z":
             raise FilterError(
-                f"{operator} cannot compare {name!r} with None. To find missing values use {{name: None}}."
+                f"{operator} cannot compare {shown(name)} with None. To find missing values use {{name: None}}."
             )
         query.bind(pack(name), kind, value)
         return f"key IN (SELECT document FROM fields WHERE name = ? AND kind = ? AND value {_COMPARISONS[operator]} ?)"
-    raise FilterError(f"{name!r} has the operator {operator!r}. Known: {_known()}.")
+    raise FilterError(f"{shown(name)} has the operator {shown(operator)}. Known: {_known()}.")
+
+
+def _operands(operator: str, operand: Any) -> list[Any]:
+    if isinstance(operand, (str, bytes, Mapping)) or not isinstance(operand, (Sequence, set, frozenset)):
+        raise FilterError(f"{operator} takes a list of values, not {shown(operand)}.")
+    if len(operand) > MAX_VALUES:  # before a range is written out
+        raise FilterError(f"{operator} has more than {MAX_VALUES:,} values. Split it into several searches.")
+    return list(operand)
 
 
 def _value(name: str, operand: Any) -> tuple[str, Atom]:

@@ -1,9 +1,13 @@
-"""One function per format: what a file holds in, an `Extracted` out. HTML is in `markup`, DOCX in `word`.
+"""One function per format: what a file holds in, an `Extracted` out.
+
+HTML is in `markup`, DOCX in `word`, PPTX in `slides`, XLSX in `sheets`, ODT, ODP and ODS in `opendocument`, EPUB in
+`epub`, e-mail in `mail`.
 
 Text formats get the decoded file and keep it character by character, so that offsets into `Extracted.text` are offsets
 into the file: `plain`, `markdown`, `restructuredtext`, `asciidoc`. Others become Markdown-like text (`#` headings, `- `
-lists, fenced code, `| a | b |` tables): `notebook`, `markup.html`, `word.docx`; or lines that read well and carry
-their own context: `csv_rows`, `json_lines`, `json_values`. `pdf` puts a form feed between pages.
+lists, fenced code, `| a | b |` tables): `notebook` and all of other modules; or lines that read well and carry their
+own context: `csv_rows`, `json_lines`, `json_values`, and the rows of sheets. There is a form feed between the pages of
+a PDF and between slides.
 
 A function raises `UnreadableError` with a reason a user can act on. Any other exception means a damaged file; whoever
 calls turns both into `LoadError`. Nothing here opens a path, fetches anything or runs code of a document.
@@ -141,12 +145,22 @@ def markdown_title(lines: list[str]) -> str:
             fence = "" if mark and mark[1].startswith(fence) else fence
         elif mark:
             fence = mark[1]
-        elif heading := re.fullmatch(r" {0,3}#{1,6}\s+(.*?)(?:\s+#*)?\s*", line):
-            if heading[1]:
-                return heading[1]
+        elif heading := _heading(line):
+            return heading
         elif re.fullmatch(r" {0,3}(=+|-{3,})\s*", below) and re.match(r" {0,3}\w", line):
             return line.strip()
     return ""
+
+
+def _heading(line: str) -> str:
+    """The text of an ATX heading, "" for any other line. By hand: a regular expression took cubic time."""
+    body = line.lstrip(" ")
+    level = len(body) - len(body.lstrip("#"))
+    if len(line) - len(body) > 3 or not 1 <= level <= 6 or not body[level : level + 1].isspace():
+        return ""
+    text = body[level:].strip()
+    bare = text.rstrip("#")
+    return bare.rstrip() if not bare or bare[-1].isspace() else text
 
 
 # ---- tables and records ----------------------------------------------------------------------------------------------
@@ -295,7 +309,7 @@ def _cell_blocks(cell: Mapping[str, Any], language: str) -> Iterator[str]:
     if not source.strip():
         return
     if cell.get("cell_type") == "heading":
-        yield f"{'#' * int(cell.get('level', 1))} {source}"
+        yield f"{'#' * min(6, max(1, int(cell.get('level', 1))))} {source}"
     elif cell.get("cell_type") != "code":
         yield source
     else:

@@ -6,8 +6,8 @@ import json
 import os
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -16,13 +16,16 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 import semsearch
+from semsearch import health
 from semsearch.analysis import Analyzer, get_analyzer
+from semsearch.backup import BackupReport, back_up
 from semsearch.encoding import Encoder, fingerprint, get_encoder
-from semsearch.errors import ClosedIndexError, IndexMismatchError, InputError, ModelError
-from semsearch.filters import Where
+from semsearch.errors import ClosedIndexError, CorruptIndexError, IndexMismatchError, InputError, ModelError
+from semsearch.filters import Where, shown
 from semsearch.fusion import Ranking
-from semsearch.health import CheckReport, check_index
+from semsearch.health import CheckReport
 from semsearch.ingest import AddReport, Batch, checked_vectors
+from semsearch.inspection import Findings, inspect
 from semsearch.items import Item, Progress, expanded, short, to_document, watched
 from semsearch.legs import Legs
 from semsearch.lexical import get_lexical
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     from semsearch.reading import Answerer
     from semsearch.retrieval import Hits
 
-__all__ = ["AddReport", "CheckReport", "Index", "Item", "Progress", "Snapshot", "SyncReport"]
+__all__ = ["AddReport", "BackupReport", "CheckReport", "Index", "Item", "Progress", "Snapshot", "SyncReport"]
 
 
 class Snapshot:
@@ -70,7 +73,14 @@ class Snapshot:
 
     def passages(self, ids: Sequence[int]) -> dict[int, Passage]:
         """The passages with these ids."""
-        return self._view.passages(ids)
+        found = self._view.passages(ids)
+        if len(found) < len(set(ids)):
+            missing = next(id for id in ids if id not in found)
+            raise CorruptIndexError(
+                f"The database is damaged: passage {missing} is found by a search, but cannot be read. "
+                "Restore a backup, or index the documents again."
+            )
+        return found
 
 
 def _ranking(ids: np.ndarray, scores: np.ndarray) -> Ranking:
@@ -188,7 +198,12 @@ class Index:
     def _settled_analyzer(self, view: View) -> Analyzer:
         # The language binds; other rules for the same language only mean that the cache is built again.
         stored = view.meta("language")
-        analyzer = get_analyzer(stored if self._analyzer_given is None else self._analyzer_given)
+        try:
+            analyzer = get_analyzer(stored if self._analyzer_given is None else self._analyzer_given)
+        except InputError as error:
+            if self._analyzer_given is not None:
+                raise
+            raise CorruptIndexError(f"The database of {self.path} is damaged: {error} Restore a backup.") from error
         if stored is not None and analyzer.language != stored:
             raise IndexMismatchError(
                 f"{self.path} was made with the analyzer for {stored!r}, opened with that for {analyzer.language!r}. "
@@ -241,18 +256,18 @@ class Index:
     def remove(self, ids: str | Iterable[str]) -> int:
         """Remove documents by id; returns how many were there."""
         if not isinstance(ids, Iterable):
-            raise InputError(f"An id is a string, not {ids!r}.")
-        wanted = [ids] if isinstance(ids, str) else list(dict.fromkeys(ids))
-        for id in wanted:
+            raise InputError(f"An id is a string, not {shown(ids)}.")
+        wanted: dict[str, None] = {}
+        for id in [ids] if isinstance(ids, str) else ids:
             if not isinstance(id, str):
-                raise InputError(f"An id is a string, not {id!r}.")
+                raise InputError(f"An id is a string, not {shown(id)}.")
+            wanted[id] = None
         with self._store.writing() as writer, self._mutex:
             keys = [key for key in map(writer.key, wanted) if key is not None]
             if keys:
                 legs = self._legs_for(writer)
-                with writer.commit() as generation:
+                with legs.commit(writer):
                     writer.remove(keys)
-                legs.applied(generation, writer.removed, [], writer.last_passage())
                 if legs.is_stale(writer):
                     self._publish(writer, legs)
             return len(keys)
@@ -369,7 +384,7 @@ class Index:
     def get(self, id: str) -> Document | None:
         """The document with that id, None if there is none."""
         if not isinstance(id, str):
-            raise InputError(f"An id is a string, not {id!r}.")
+            raise InputError(f"An id is a string, not {shown(id)}.")
         with self._mutex, self._store.reading() as view:
             return view.document(id)
 
@@ -390,20 +405,77 @@ class Index:
             return view.counts()[1]
 
     def check(self, repair: bool = False) -> CheckReport:
-        """Whether database, texts, offsets, vectors and cache are in order; see `CheckReport`.
+        """Whether database, texts, offsets, vectors, filters and caches are in order; see `CheckReport`.
 
-        With `repair=True` what is derived (the cache) is built again where it is wrong.
+        The whole index is read, while searches and another process's writing go on. `repair=True` holds the writer lock
+        and makes again what is derived where it is wrong; what is wrong in the database itself is only told, since
+        nothing could be more than a guess at it. Raises ReadOnlyIndexError for the repair of an index that cannot be
+        written.
+
+        >>> index.check().ok  # doctest: +SKIP
+        True
         """
+        if not repair:
+            return health.report(self._inspected(self._store.apart))
+        done: list[str] = []
+        with self._store.writing() as writer:
+            found = self._inspected(lambda: nullcontext(writer), alone=True)
+            for _ in range(2):  # with an index of SQLite's damaged, the rest is only looked at in the second round
+                if not found.repairable:
+                    break
+                done += found.repairable
+                health.repair(writer, found)
+                if found.cache:
+                    self._publish_afresh(writer)
+                found = self._inspected(lambda: nullcontext(writer), alone=True)
+        return health.report(found, done)
+
+    def _inspected(self, reading: Callable[[], AbstractContextManager[View]], *, alone: bool = False) -> Findings:
+        with reading() as view:
+            found = inspect(view)
+        if not found.problems and not found.indexes:
+            found.cache = health.cache_problems(partial(self._legs_to_check, reading), self.path / "cache")
+        found.leftovers = health.leftovers(self.path, alone=alone)
+        return found
+
+    @contextmanager
+    def _legs_to_check(
+        self, reading: Callable[[], AbstractContextManager[View]]
+    ) -> Iterator[tuple[View, Iterator[Legs]]]:
+        """A View; then the legs in memory if there are any, and in their place those that a new opening would have."""
+        with self._mutex, reading() as view:
+
+            def each() -> Iterator[Legs]:
+                if self._legs is not None:
+                    yield self._legs
+                self._legs = None  # before the others are read: there is no need for room for both
+                yield self._legs_for(view)
+
+            yield view, each()
+
+    def _publish_afresh(self, writer: Writer) -> None:
         with self._mutex:
-            with self._store.reading() as view:
-                report = check_index(view, self._legs_for(view))
-            if repair and report.cache:
-                with self._store.writing() as writer:
-                    self._legs = None
-                    self._publish(writer, self._legs_for(writer))
-                with self._store.reading() as view:
-                    report = check_index(view, self._legs_for(view))
-            return report
+            (self.path / "cache" / "CURRENT.json").unlink(missing_ok=True)
+            self._legs = None
+            if writer.meta("encoder") is not None:
+                self._publish(writer, self._legs_for(writer))
+
+    def backup(self, path: str | os.PathLike[str], *, progress: Progress = None) -> BackupReport:
+        """Copy the index into a new folder, while searches and another process's writing go on.
+
+        The copy is one whole generation, the last one at the time of the call, and an index like any other: open it
+        with `semsearch.Index(path)`. It holds the database alone; caches are derived and made again when they are
+        needed. The folder must not exist, or be empty; what was not finished is never taken for an index.
+
+        `progress` is True or False for a bar on the terminal, None for a bar when a person is watching, or a function
+        of (done, total) in bytes. Raises InputError for a folder that cannot be the target, StorageFullError if there
+        is no room there, CorruptIndexError if the index is damaged; then nothing is left behind.
+
+        >>> index.backup("/media/backup/handbook")  # doctest: +SKIP
+        BackupReport(path='/media/backup/handbook', size=1982464, documents=12, passages=96)
+        """
+        with self._store.apart() as view:
+            return back_up(view, self.path, expanded(path), progress)
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -436,15 +508,31 @@ class Index:
         self._store.abandon()
 
 
+FORK_PATIENCE = 10.0  # seconds that a fork waits for a thread that reads or writes
+
 _open: weakref.WeakSet[Index] = weakref.WeakSet()
 
 
+_frozen = threading.local()
+
+
+def _before_fork() -> None:
+    # A thread inside SQLite may hold one of its global locks, which would stay taken in the child for ever.
+    _frozen.indexes = [index for index in list(_open) if index._mutex.acquire(timeout=FORK_PATIENCE)]
+
+
+def _after_fork_in_parent() -> None:
+    for index in _frozen.__dict__.pop("indexes", []):
+        index._mutex.release()
+
+
 def _after_fork() -> None:
+    _frozen.__dict__.pop("indexes", None)
     for index in list(_open):
         index._forked()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)
 
 
 def _folder(location: str | os.PathLike[str]) -> Path:

@@ -146,16 +146,13 @@ class Batch:
         pending = list(self._pending.values())
         vectors = self._vectors(pending)
         tokens = {id: [self.analyze(text) for text in each.texts] for id, each in self._pending.items()}
-        with self.mutex:
-            entering: list[AddedPassage] = []
-            added = 0
-            with self.writer.commit() as generation:
-                for each in pending:
-                    added += each.key is None and self.writer.key(each.document.id) is None
-                    entering += self._write(each, vectors, tokens[each.document.id])
-                for file in self._files:
-                    self.writer.put_file(file.root, file.row)
-            self.legs.applied(generation, self.writer.removed, entering, self.writer.last_passage())
+        added = 0
+        with self.mutex, self.legs.commit(self.writer) as entering:
+            for each in pending:
+                added += each.key is None and self.writer.key(each.document.id) is None
+                entering += self._write(each, vectors, tokens[each.document.id])
+            for file in self._files:
+                self.writer.put_file(file.root, file.row)
         self.added += added
         self.updated += len(pending) - added
         self._pending.clear()

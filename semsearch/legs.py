@@ -13,7 +13,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -22,9 +23,10 @@ import numpy as np
 
 from semsearch.chunking import embedded_text
 from semsearch.dense import DenseIndex
+from semsearch.errors import CorruptIndexError
 from semsearch.lexical import Lexical, LexicalIndex
 from semsearch.locking import flushed
-from semsearch.tables import StoredPassage, View
+from semsearch.tables import StoredPassage, View, Writer
 
 __all__ = ["AddedPassage", "Legs"]
 
@@ -110,11 +112,14 @@ class Legs:
         self._lexical = leg
         return leg.structure
 
-    def applied(
-        self, generation: int, removed: Sequence[int], added: Sequence[AddedPassage], last_passage: int
-    ) -> None:
-        """Take over a commit of this process, which has the vectors and tokens at hand."""
-        gone = np.array(sorted(removed), np.int64)
+    @contextmanager
+    def commit(self, writer: Writer) -> Iterator[list[AddedPassage]]:
+        """One transaction of the writer that the legs take over; yields a list for the passages that it adds."""
+        added: list[AddedPassage] = []
+        with writer.commit() as generation:
+            yield added
+        # Only now that it is durable: legs that are interrupted on the way catch up from the database.
+        last_passage, gone = writer.last_passage(), np.array(sorted(writer.removed), np.int64)
         dense, self._dense = self._dense, None
         if dense is not None and dense.generation == generation - 1:
             dense.apply(generation, last_passage, gone, lambda leg: _add_vectors(leg, added))
@@ -175,21 +180,20 @@ class Legs:
         return leg
 
     def _read(self, view: View, name: str, load: Callable[[str], Structure]) -> _Leg[Structure] | None:
-        for _ in range(2):  # a writer may replace the cache between the reading of the manifest and of the files
+        for _ in range(3):  # a writer may replace the cache between the reading of the manifest and of the files
             manifest = self._manifest(view)
             if manifest is None:
                 return None
+            reason: object = "wrong size or SHA-256"
             try:
                 if self._verify(manifest, name):
                     stem = f"g{int(manifest['generation']):06d}"
                     return _Leg(load(stem), int(manifest["generation"]), int(manifest["last_passage"]))
-            except FileNotFoundError:
-                continue
-            except (
-                Exception
-            ) as error:  # whatever a damaged file makes a parser raise: the leg is derived, build it again
-                log.warning("The %s cache of %s could not be read (%s).", name, self._folder, error)
-            break
+            except Exception as error:  # whatever a damaged file makes a parser raise: the leg is derived
+                reason = error
+            if self._manifest(view) == manifest:  # not replaced meanwhile
+                log.warning("The %s cache of %s could not be read (%s).", name, self._folder, reason)
+                break
         log.warning(
             "The %s cache of %s is damaged or incomplete; it is built again from the database.", name, self._folder
         )
@@ -237,7 +241,12 @@ class Legs:
             return
         removed = view.removed_since(leg.generation)
         passages = view.stored_passages(leg.last_passage)
-        leg.apply(view.generation(), view.last_passage(), removed, lambda structure: add(structure, passages))
+        try:
+            leg.apply(view.generation(), view.last_passage(), removed, lambda structure: add(structure, passages))
+        except ValueError as error:  # the vectors of another encoder, an id twice: all that was checked when it came
+            raise CorruptIndexError(
+                f"The database is damaged: {error} Restore a backup, or index the documents again."
+            ) from error
 
     def _add_dense(self, structure: DenseIndex, passages: Iterable[StoredPassage]) -> None:
         for block in _blocks(passages):
@@ -271,10 +280,12 @@ class Legs:
                 "files": {name: _facts(draft / name) for name in names},
             }
             for name in names:
+                _make_way(self._folder / name)
                 (draft / name).replace(self._folder / name)
             flushed(self._folder)
             (draft / "CURRENT.json").write_text(json.dumps(manifest, indent=1))
             flushed(draft / "CURRENT.json")
+            _make_way(self._folder / "CURRENT.json")
             (draft / "CURRENT.json").replace(self._folder / "CURRENT.json")
             flushed(self._folder)
         finally:
@@ -289,6 +300,12 @@ class Legs:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+
+def _make_way(path: Path) -> None:
+    """A folder in a file's place would stop the renaming for ever."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
 
 
 def _text(passage: StoredPassage) -> str:

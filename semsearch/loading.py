@@ -19,9 +19,11 @@ import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-from semsearch import formats, markup, word
+from semsearch import epub, formats, mail, markup, opendocument, sheets, slides, word
+from semsearch.archives import gunzipped
 from semsearch.decoding import decode
 from semsearch.errors import InputError, LoadError
 from semsearch.formats import Extracted, UnreadableError
@@ -30,7 +32,10 @@ from semsearch.records import Document
 __all__ = ["LOADERS", "FileEntry", "load", "load_file", "walk"]
 
 MAX_BYTES = 100_000_000  # of one file
-SUPPORTED = "text, Markdown, reStructuredText, AsciiDoc, HTML, PDF, DOCX, notebooks, CSV, TSV, JSON, source code"
+SUPPORTED = (
+    "text, Markdown, reStructuredText, AsciiDoc, HTML, PDF, DOCX, PPTX, XLSX, ODT, ODP, ODS, EPUB, e-mail, notebooks, "
+    "CSV, TSV, JSON, source code; of these what is text also compressed (.txt.gz)"
+)
 SKIPPED_NAMES = frozenset(("__pycache__", "node_modules"))  # and whatever starts with a dot
 
 _log = logging.getLogger(__name__)
@@ -57,24 +62,30 @@ def load(path: str | os.PathLike[str]) -> Iterator[Document]:
     """The documents of a file or a folder, one at a time, sorted by id.
 
     In a folder, a file that cannot be read is skipped and a warning with the reason is logged. A symbolic link given
-    here is followed (it is what was asked for); links inside the folder are not.
+    here is followed (it is what was asked for); links inside the folder are not. Parsers run in a worker process with
+    limits on time and memory, see `parsing`.
 
     Raises LoadError: nothing is there, the folder cannot be listed, or the single file cannot be read.
 
     >>> [document.id for document in load("examples/documents")]  # doctest: +SKIP
     ['fees.md', 'rules/lending.pdf']
     """
+    from semsearch.parsing import Parser
+
     root = Path(path).expanduser().resolve()
-    if not root.is_dir():
-        yield load_file(root, id=Path(path).name)
-        return
-    for entry in walk(root):
-        try:
-            if isinstance(entry, LoadError):
-                raise entry
-            yield load_file(entry.path, id=entry.id)
-        except LoadError as error:
-            _log.warning("skipped %s", error)
+    with Parser() as parser:
+        if not root.is_dir():
+            yield parser.load(root, id=Path(path).name)
+            return
+        for entry in walk(root):
+            try:
+                if isinstance(entry, LoadError):
+                    raise entry
+                document = parser.load(entry.path, id=entry.id)
+            except LoadError as error:
+                _log.warning("skipped %s", error)
+            else:
+                yield document
 
 
 def walk(root: str | os.PathLike[str], pattern: str | Sequence[str] | None = None) -> Iterator[FileEntry | LoadError]:
@@ -167,11 +178,22 @@ def _character_set(part: str) -> str:
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
+def suffix_of(path: Path) -> str:
+    """The suffix that says how a file is read: the last one in lower case, with the one before `.gz`.
+
+    >>> suffix_of(Path("log.v2.TXT")), suffix_of(Path("log.txt.gz"))
+    ('.txt', '.txt.gz')
+    """
+    suffix = path.suffix.lower()
+    return path.with_suffix("").suffix.lower() + suffix if suffix == ".gz" else suffix
+
+
 def load_file(path: str | os.PathLike[str], *, id: str | None = None) -> Document:
-    """One file as a document.
+    """One file as a document, parsed in this process, without limits on time and memory.
 
     `id` is the file's name unless given, `source` the absolute path. `metadata` has `suffix` (lower case, with its
-    dot), `size` (bytes), `modified` (seconds since 1970), for text that is not UTF-8 `encoding`, and for a PDF `pages`.
+    dot; of `a.txt.gz` it is `.txt`), `size` (bytes), `modified` (seconds since 1970), for text that is not UTF-8
+    `encoding`, and for a PDF and for slides `pages`.
 
     Raises LoadError, and nothing else whatever the file holds, with `path` and `reason`: no loader for the suffix, not
     a regular file (links are not followed), too large, binary, an unknown encoding, encrypted, no text layer, damaged.
@@ -180,7 +202,7 @@ def load_file(path: str | os.PathLike[str], *, id: str | None = None) -> Documen
     ''
     """
     source = Path(path).absolute()
-    suffix = source.suffix.lower()
+    suffix = suffix_of(source)
     if suffix not in LOADERS:
         raise LoadError(str(source), f"no loader for {suffix}; supported: {SUPPORTED}")
     data, status = _content(source)
@@ -222,6 +244,7 @@ def _content(path: Path) -> tuple[bytes, os.stat_result]:
 # ---- formats ---------------------------------------------------------------------------------------------------------
 
 
+@cache
 def _text(read: Callable[[str], Extracted]) -> Callable[[bytes], Extracted]:
     """A loader of bytes from one of text; `encoding` goes into the metadata where it is not UTF-8."""
 
@@ -250,19 +273,49 @@ _CODE = """
     .ts .tsx .v .vb .vhd .vim .vue .xml .xsd .xsl .yaml .yml .zig .zsh
 """
 
+
+def _compressed(suffix: str, read: Callable[[bytes], Extracted]) -> Callable[[bytes], Extracted]:
+    """A loader of what another one reads, compressed by gzip; the metadata has the suffix without `.gz`."""
+
+    def loader(data: bytes) -> Extracted:
+        extracted = read(gunzipped(data))
+        return Extracted(extracted.text, extracted.title, {**extracted.metadata, "suffix": suffix})
+
+    return loader
+
+
 # To add a format: one function, and one line here.
-LOADERS: dict[str, Callable[[bytes], Extracted]] = {
+_TEXTS: dict[str, Callable[[bytes], Extracted]] = {
     "": _unnamed,
     **dict.fromkeys((".txt", ".text", ".log", ".org", ".srt", ".vtt"), _text(formats.plain)),
     **dict.fromkeys((".md", ".markdown", ".mdx"), _text(formats.markdown)),
     **dict.fromkeys((".rst", ".rest"), _text(formats.restructuredtext)),
     **dict.fromkeys((".adoc", ".asciidoc"), _text(formats.asciidoc)),
-    **dict.fromkeys((".html", ".htm", ".xhtml"), _text(markup.html)),
-    ".pdf": formats.pdf,
-    ".docx": word.docx,
+    **dict.fromkeys((".html", ".htm"), _text(markup.html)),
+    ".xhtml": _text(markup.xhtml),
+    ".eml": mail.eml,
+    ".mbox": mail.mbox,
     ".ipynb": _text(formats.notebook),
     **dict.fromkeys((".csv", ".tsv"), _text(formats.csv_rows)),
     ".json": _text(formats.json_values),
     **dict.fromkeys((".jsonl", ".ndjson"), _text(formats.json_lines)),
     **dict.fromkeys(_CODE.split(), _text(formats.plain)),
 }
+LOADERS: dict[str, Callable[[bytes], Extracted]] = {
+    **_TEXTS,
+    **{f"{suffix}.gz": _compressed(suffix, read) for suffix, read in _TEXTS.items()},
+    ".pdf": formats.pdf,
+    ".docx": word.docx,
+    **dict.fromkeys((".pptx", ".pptm", ".ppsx"), slides.pptx),
+    **dict.fromkeys((".xlsx", ".xlsm"), sheets.xlsx),
+    ".odt": opendocument.odt,
+    ".odp": opendocument.odp,
+    ".ods": opendocument.ods,
+    ".epub": epub.epub,
+}
+SHIPPED = dict(LOADERS)  # what a worker process has under these suffixes, whatever is changed in LOADERS
+
+
+def is_plain(suffix: str) -> bool:
+    """Whether a file is decoded and no more, or not read at all: then it needs no worker process."""
+    return LOADERS.get(suffix) in (None, _unnamed, _text(formats.plain))

@@ -13,12 +13,14 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from semsearch.errors import IndexLockedError
 
 __all__ = ["flushed", "writer_lock"]
+
+GRACE = 0.2  # seconds until an owner that has just taken the lock must have written who it is
 
 _held: set[int] = set()  # file descriptors of locks held by this process, closed in a forked child
 
@@ -40,15 +42,21 @@ def writer_lock(path: Path, timeout: float) -> Iterator[None]:
     try:
         _acquire(descriptor, path, timeout)
         _held.add(descriptor)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}).encode(), 0)
+        _sign(descriptor, json.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         yield
     finally:
         if os.getpid() == owner:  # a child that was forked inside the block owns nothing, and has closed it
             if descriptor in _held:
                 _held.discard(descriptor)
-                os.ftruncate(descriptor, 0)
+                _sign(descriptor, "")
             os.close(descriptor)
+
+
+def _sign(descriptor: int, owner: str) -> None:
+    # Only for the message that a second writer gets: a disk that does not take it must not keep the lock, or refuse it.
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, owner.encode(), 0)
 
 
 def _acquire(descriptor: int, path: Path, timeout: float) -> None:
@@ -59,9 +67,12 @@ def _acquire(descriptor: int, path: Path, timeout: float) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise IndexLockedError(str(path.parent), *_owner(descriptor), timeout) from None
-        time.sleep(min(pause, max(0.0, deadline - time.monotonic())))
+            late = time.monotonic() - deadline
+            if late >= 0:
+                pid, host = _owner(descriptor)
+                if pid is not None or late >= GRACE:
+                    raise IndexLockedError(str(path.parent), pid, host, timeout) from None
+        time.sleep(min(pause, max(0.001, deadline - time.monotonic())))
         pause = min(pause * 2, 0.1)
 
 

@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from semsearch.formats import Extracted, UnreadableError, fenced
+from semsearch.formats import MAX_CHARACTERS, Extracted, UnreadableError, fenced, joined
 
-__all__ = ["escaped", "html", "repeated", "table"]
+__all__ = ["Blocks", "Cell", "escaped", "html", "repeated", "spread", "table", "xhtml"]
 
 MAX_DEPTH = 10_000  # elements nested in one another
 MAX_SPAN = 100  # columns or rows that a cell reaches over
@@ -85,15 +85,20 @@ _TAG = re.compile(
     r"[a-z]",
     re.IGNORECASE,
 )
+_SELF_CLOSED = re.compile(
+    r"<((?!(?:br|hr|img|input|meta|link|col|wbr|area|base|source|param|embed|track)\b)([A-Za-z][\w:-]*)(?:\s[^<>]*)?)/>",
+    re.IGNORECASE,
+)
 _MARKUP = re.compile(r"#{1,6}(?:\s|$)|`{3}|~{3}|=+\s*$|-+\s*$")
 
-_Cell = tuple[str, int, int]  # text, columns, rows
+Cell = tuple[str, int, int]  # text, columns, rows
 
 
-def html(text: str) -> Extracted:
+def html(text: str, *, below: int = 0) -> Extracted:
     """HTML without scripts, styles, navigation and templates; the title is `<title>`, or else the first heading.
 
-    The tree is walked without recursion: depth costs no stack.
+    The tree is walked without recursion: depth costs no stack. `below` is the level of the heading that this text will
+    stand under.
 
     >>> html("<h1>A</h1><ul><li>one<li>two</ul>").text
     '# A\\n\\n- one\\n- two'
@@ -103,10 +108,19 @@ def html(text: str) -> Extracted:
     _check_depth(text)
     tree = LexborHTMLParser(text)
     title = tree.head.css_first("title") if tree.head is not None else None
-    rendering = _Rendering()
+    rendering = _Rendering(below)
     rendering.walk(tree.body)
     name = " ".join(title.text().split()) if title is not None else ""
     return Extracted(rendering.text(), name or rendering.first_heading)
+
+
+def xhtml(text: str, *, below: int = 0) -> Extracted:
+    """XHTML, whose elements may end in `/>` where HTML would take them for open.
+
+    >>> xhtml("<html><head><title/></head><body><p>a</p></body></html>").text
+    'a'
+    """
+    return html(_SELF_CLOSED.sub(r"<\1></\2>", text), below=below)
 
 
 def _check_depth(text: str) -> None:
@@ -123,8 +137,9 @@ def _check_depth(text: str) -> None:
 class _Rendering:
     """Markdown-like text that grows while a tree of HTML nodes is walked."""
 
-    def __init__(self) -> None:
+    def __init__(self, below: int) -> None:
         self.first_heading = ""
+        self._below = "#" * below
         self._blocks: list[str] = []  # finished, each with the line breaks that part it from the one before
         self._inline: list[str] = []  # of the block that is open; "\0" is a line break (no HTML text can hold one)
         self._heading = ""  # the number signs of the heading that is open
@@ -132,7 +147,7 @@ class _Rendering:
         self._marker = ""  # of a list item, before its first line
         self._after_item = False  # the block before is the first of an item of a list that is still open
         self._after_term = False  # the block before is the <dt> of what comes
-        self._rows: list[list[_Cell]] = []  # of the table that is open
+        self._rows: list[list[Cell]] = []  # of the table that is open
         self._span = (1, 1)  # of the cell that is open: columns, rows
         self._tables = 0  # how many tables are open, one in the other
         self._pre: list[str] | None = None  # of the <pre> that is open
@@ -186,7 +201,7 @@ class _Rendering:
     def _open_block(self, node: Any, name: str) -> None:
         self._flush()
         if name in _HEADINGS:
-            self._heading = _HEADINGS[name]
+            self._heading = (self._below + _HEADINGS[name])[:6]
         elif name in _LISTS:
             self._lists.append(0 if name == "ol" else -1)
         elif name == "li":
@@ -246,7 +261,7 @@ class _Rendering:
             self._tables -= 1
             if not self._tables:
                 self._inline.clear()
-                self._add(table(_spread(self._rows)))
+                self._add(table(spread(self._rows)))
         elif self._tables > 1 or name not in ("td", "th", "caption"):
             self._inline.append(" ")
         else:
@@ -299,7 +314,7 @@ def _span(cell: Any, name: str) -> int:
     return max(1, min(int(number), MAX_SPAN)) if number.isdecimal() and len(number) < 9 else 1
 
 
-def _spread(rows: Iterable[Iterable[_Cell]]) -> Iterator[list[str]]:
+def spread(rows: Iterable[Iterable[Cell]]) -> Iterator[list[str]]:
     """Rows in which a cell that spans columns and rows stands in each of them, so that each row speaks for itself."""
     hanging: dict[int, tuple[str, int]] = {}  # by column: text, and rows that it still reaches into
     for row in rows:
@@ -356,11 +371,50 @@ def table(rows: Iterable[Iterable[str]]) -> str:
     | --- | --- |
     | 1 | 2\\|3 |
     """
-    lines: list[str] = []
+    return joined(_table_lines(rows), "\n")  # bounded: cells that span others make much of little
+
+
+def _table_lines(rows: Iterable[Iterable[str]]) -> Iterator[str]:
+    begun = False
     for row in rows:
         cells = [" ".join(cell.split()).replace("|", "\\|") for cell in row]
         if any(cells):
-            lines.append(f"| {' | '.join(cells)} |")
-            if len(lines) == 1:
-                lines.append("|" + " --- |" * len(cells))
-    return "\n".join(lines)
+            yield f"| {' | '.join(cells)} |"
+            if not begun:
+                yield "|" + " --- |" * len(cells)
+            begun = True
+
+
+class Blocks:
+    """Markdown-like text that grows block by block: a blank line between blocks, none between items of a list."""
+
+    def __init__(self) -> None:
+        self.first_heading = ""
+        self._parts: list[str] = []
+        self._after_item = False
+        self._room = MAX_CHARACTERS
+
+    def heading(self, text: str, level: int) -> None:
+        if text := " ".join(text.split()):
+            self.first_heading = self.first_heading or text
+            self.add(f"{'#' * max(1, min(level, 6))} {text}")
+
+    def paragraph(self, text: str) -> None:
+        self.add("\n".join(escaped(line.rstrip()) for line in text.strip().split("\n")))
+
+    def item(self, text: str, depth: int, marker: str) -> None:
+        """An item of a list: `marker` is "- " or a number; a line below the first is indented as the first is."""
+        if text := text.strip():
+            indent = "  " * min(depth, MAX_INDENT)
+            self.add(indent + marker + text.replace("\n", f"\n{indent}  "), item=True)
+
+    def add(self, block: str, *, item: bool = False) -> None:
+        if block:
+            self._parts.append(_parting(self._parts, item and self._after_item) + block)
+            self._after_item = item
+            self._room -= len(block)
+            if self._room < 0:
+                raise UnreadableError(f"more than {MAX_CHARACTERS:,} characters of text")
+
+    def text(self) -> str:
+        return "".join(self._parts)

@@ -41,7 +41,9 @@ def set_of(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-_MARKDOWN = set_of(".md .markdown .html .htm .xhtml .docx .ipynb")
+_MARKDOWN = set_of(
+    ".md .markdown .html .htm .xhtml .docx .ipynb .pptx .pptm .ppsx .xlsx .xlsm .odt .odp .ods .epub .eml .mbox"
+)
 _ASCIIDOC = set_of(".adoc .asciidoc")
 CODE = set_of(
     ".py .pyi .rs .js .mjs .cjs .ts .jsx .tsx .c .h .cc .cpp .cxx .hh .hpp .cs .java .kt .kts .go .rb .php .swift "

@@ -6,84 +6,50 @@
 
     Answerer(None).read("When was it built?", "It was built in 1854.").text            # "1854"
 
-The spans of all windows of all passages compete with each other and with "no answer" in one softmax over
-`scale * score - rank * log(rank of the passage) + bias` (normalising across passages: Clark and Gardner 2018). Spans
-with the same words support each other; a logistic of their joint share (Platt 1999) is the probability that they are
-the right answer. The weights were fitted by maximum likelihood on questions with known answers, and are stored with
-the reader. An answer less likely than the threshold counts as not found.
+The spans of all passages compete with each other and with "no answer", those with the same words support each other,
+and their joint share becomes a probability by weights that are stored with the reader (see `semsearch.calibration`). An
+answer less likely than the threshold counts as not found. Both can be learned from questions of your own:
+
+    answerer.calibrate([("When are late fees charged?", "after 14 days"), ("Who sells ink?", None)], save="mine.json")
+    Answerer(Retriever(index), calibration="mine.json")
 """
 
 from __future__ import annotations
 
-import json
-import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from semsearch.calibration import (
+    LEAST,
+    Calibration,
+    Evidence,
+    Weights,
+    evidence,
+    learn,
+    log_odds,
+    matched,
+    mode_of,
+    right_spans,
+)
 from semsearch.errors import InputError, ModelError
 from semsearch.extraction import OnnxReader, Reader, Span, TransformersReader
 from semsearch.generation import AnswerStream, GenerativeReader, open_generative
 from semsearch.records import Answer, Hit, Passage
 
 if TYPE_CHECKING:
+    from semsearch.datasets import Question
     from semsearch.retrieval import Retriever
 
 __all__ = ["Answerer", "Calibration", "Reader", "Span"]
 
 ALTERNATIVES = 5
+FIRST = 4  # passages that are read before it is asked whether the others could change the answer
 _CALIBRATION = "calibration.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """How the scores of a reader and the evidence of a search become probabilities.
-
-    `scale` and `bias` turn a span's score into its log-odds against "no answer", and `rank` weighs the logarithm of the
-    passage's rank. `slope` and `offset` turn the log-odds of an answer's share into those of its being right. The
-    defaults take the scores for log-odds as they are.
-    """
-
-    scale: float = 1.0
-    bias: float = 0.0
-    rank: float = 0.0
-    slope: float = 1.0
-    offset: float = 0.0
-
-    def shares(self, scores: NDArray[np.float64], ranks: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The share of each span, (n,); what is missing to a sum of 1 is that of "no answer".
-
-        >>> Calibration().shares(np.zeros(1), np.ones(1))
-        array([0.5])
-        """
-        mixed = self.scale * scores - self.rank * np.log(ranks) + self.bias
-        top = max(float(mixed.max(initial=0.0)), 0.0)
-        weights = np.exp(mixed - top)
-        shares: NDArray[np.float64] = weights / (weights.sum() + np.exp(-top))
-        return shares
-
-    def probability(self, share: float) -> float:
-        """The probability that an answer with this share is right.
-
-        >>> round(Calibration(slope=2.0, offset=1.0).probability(0.5), 4)  # 1 / (1 + exp(-1))
-        0.7311
-        """
-        share = min(max(share, 1e-12), 1 - 1e-12)
-        return 1 / (1 + math.exp(-self.slope * math.log(share / (1 - share)) - self.offset))
-
-
-@dataclass(frozen=True, slots=True)
-class _Calibrations:
-    """Those of one reader: for texts that were given, and for the hits of a search."""
-
-    given: Calibration = Calibration()
-    ranked: Calibration = Calibration()
-    threshold: float = 0.2
 
 
 class WholeAnswer:
@@ -105,9 +71,10 @@ class Answerer:
     folder with a compiled reader, or an object of your own with the `Reader` or the `GenerativeReader` protocol. The
     scores of your own `Reader` are taken for probabilities, and clipped to 0 ... 1.
 
-    `threshold` is the least probability of an answer; below it `answer.found` is False. None means the reader's own:
-    stored with the shipped one, 0.2 for other extractive models, 0 for generative ones and for an object of your own
-    (which returns no span when it finds none).
+    `threshold` is the least probability of an answer; below it `answer.found` is False. None means the calibration's:
+    stored with the shipped reader, 0.2 for other extractive models, 0 for generative ones and for an object of your own
+    (which returns no span when it finds none). `calibration` is what `calibrate` returned or saved, or None for the
+    reader's own.
 
     Raises ModelError for a name that is not known or a model that cannot read, InputError for a threshold outside
     0 ... 1. An `Answerer` keeps no state between questions.
@@ -119,14 +86,15 @@ class Answerer:
         reader: str | Path | Reader | GenerativeReader | None = None,
         *,
         threshold: float | None = None,
+        calibration: Calibration | str | Path | None = None,
     ) -> None:
         if threshold is not None and not 0 <= threshold <= 1:
             raise InputError(f"threshold is a probability between 0 and 1, got {threshold!r}.")
         self.retriever = retriever
         self.reader: Reader | GenerativeReader = _open(reader)
-        self._calibrations = _calibrations(self.reader)
-        default = 0.0 if self._calibrations is None else self._calibrations.threshold
-        self.threshold = default if threshold is None else float(threshold)
+        self.calibration = _calibration(self.reader, calibration)
+        self.threshold = threshold
+        self._raw = isinstance(self.reader, (OnnxReader, TransformersReader))
 
     @overload
     def answer(self, question: str, k: int = 20, where: Mapping[str, Any] | None = None) -> Answer: ...  # type: ignore[overload-overlap]
@@ -153,22 +121,91 @@ class Answerer:
         `start` and `end` of the answer count from the start of the document, and for a string from its own start.
         `answer.hit` is the hit that was given; for a passage or a string it is a new one whose `rank` is the
         position in `passages`, starting at 1 (a string has the document id ""). No passages, or only empty ones, give
-        an answer that is not found. Hits count with their rank, so pass them as a search returned them.
+        an answer that is not found. Hits count with their rank, so pass them as a search returned them. Where the first
+        4, 8, 16, ... settle the answer the others are not read, and the alternatives are of these alone.
         """
         _check_question(question)
         one = isinstance(passages, (str, Passage, Hit)) or not isinstance(passages, Iterable)
         items: list[Any] = [passages] if one else list(passages)  # type: ignore[arg-type]
         hits = [_hit(item, rank) for rank, item in enumerate(items, start=1)]
         if not isinstance(self.reader, Reader):
-            return self._kept(self._generate(self.reader, question, hits).answer)
-        spans = _checked(self.reader, self.reader.read(question, [hit.passage.text for hit in hits]), hits)
-        if not spans:
-            return Answer("", 0.0)
-        calibration = None
-        if self._calibrations is not None:
-            searched = all(isinstance(item, Hit) for item in items)
-            calibration = self._calibrations.ranked if searched else self._calibrations.given
-        return self._choose(spans, hits, calibration)
+            return _kept(self._generate(self.reader, question, hits).answer, self.threshold or 0.0)
+        weights = None
+        if self.calibration is not None:
+            weights = getattr(self.calibration, mode_of(hits) if all(isinstance(i, Hit) for i in items) else "given")
+        spans = self._spans(self.reader, question, hits, weights)
+        return self._choose(spans, hits, weights) if spans else Answer("", 0.0)
+
+    def calibrate(
+        self,
+        questions: object,
+        *,
+        k: int = 20,
+        where: Mapping[str, Any] | None = None,
+        refuse: float | None = 0.1,
+        save: str | Path | None = None,
+    ) -> Calibration:
+        """Learn from questions with known answers how sure to be, and from which probability on to answer.
+
+            answerer.calibrate([("When are late fees due?", ["after 14 days", "14 days"]), ("Who sells ink?", None)])
+
+        `questions` are pairs of a question and its accepted answers (a string or a list), None where the documents hold
+        none, or whatever else `evaluate` takes: with a retriever each is searched for (`k`, `where`), without one read
+        in the paragraph of a SQuAD file. An answer is right if it equals an accepted one as SQuAD's script compares
+        them. At least 20 questions are needed, and a few hundred are good; among them should be some that the documents
+        do not answer. Few questions move the weights little.
+
+        The threshold becomes the highest that refuses at most the share `refuse` of the answerable questions; with None
+        it stays. The answerer uses the new calibration from then on; `save` writes it to a file, for
+        `Answerer(..., calibration=file)`.
+
+        Raises InputError for too few questions, for answers that are nearly all right or nearly all wrong, without a
+        text to read, and for a generative reader.
+        """
+        asked = self._answered(questions, refuse)
+        cases, right = [], []
+        for question in asked:
+            hits = [_hit(question.context, 1)] if self.retriever is None else self._search(question.text, k, where)
+            spans = self._spans(self.reader, question.text, hits)  # type: ignore[arg-type]
+            cases.append(self._evidence(spans, hits))
+            right.append(right_spans(spans, hits, question.answers))
+        answerable = [bool(question.answers) for question in asked]
+        before = self.calibration or Calibration()
+        fitted = {mode: learn(cases, right, answerable, mode, before, refuse) for mode in self._modes(cases)}
+        about = {"reader": self.reader.name, "questions": len(asked), "answerable": sum(answerable)}
+        self.calibration = replace(before, **fitted, about=about)
+        if refuse is not None:
+            self.threshold = None
+        if save is not None:
+            self.calibration.save(save)
+        return self.calibration
+
+    def _answered(self, questions: object, refuse: float | None) -> list[Question]:
+        """The questions of which the answer is known, if they can be used to calibrate."""
+        from semsearch.datasets import read_dataset
+
+        if not isinstance(self.reader, Reader):
+            raise InputError(
+                f"The reader {self.reader.name!r} writes its answers; only those of an extractive one can "
+                "be calibrated."
+            )
+        if refuse is not None and not 0 <= refuse < 1:
+            raise InputError(f"refuse is a share of the answerable questions, at least 0 and below 1, got {refuse!r}.")
+        data = read_dataset(questions)
+        asked = [question for question in data.questions if question.answers is not None]
+        if len(asked) < LEAST:
+            raise InputError(f"A calibration needs at least {LEAST} questions with known answers, got {len(asked)}.")
+        if self.retriever is None and not all(question.context for question in asked):
+            raise InputError(
+                f"The answerer has no retriever, and {data.name!r} does not say which text to read: use a SQuAD file, "
+                "or Answerer(Retriever(index))."
+            )
+        return asked
+
+    def _modes(self, cases: Sequence[Evidence]) -> tuple[str, ...]:
+        if self.retriever is None:
+            return ("given",)
+        return ("ranked", "searched") if any(case.lexical.any() for case in cases) else ("ranked",)
 
     def stream(self, question: str, k: int = 20, where: Mapping[str, Any] | None = None) -> AnswerStream | WholeAnswer:
         """The answer in pieces of text, as they come; the `.answer` of what is returned is the whole of it.
@@ -200,47 +237,61 @@ class Answerer:
     def _generate(self, reader: GenerativeReader, question: str, hits: Sequence[Hit]) -> AnswerStream:
         return AnswerStream(reader.stream(question, [hit.passage for hit in hits]), hits, question)
 
-    def _kept(self, answer: Answer) -> Answer:
-        """The answer, or "not found" with the answer as the alternative if it is less likely than the threshold."""
-        if not answer.found or answer.score >= self.threshold:
-            return answer
-        others = (replace(answer, alternatives=()), *answer.alternatives)
-        return Answer("", answer.score, alternatives=others[:ALTERNATIVES])
+    def _spans(self, reader: Reader, question: str, hits: Sequence[Hit], weights: Weights | None = None) -> list[Span]:
+        """The spans of all hits; with weights, of the first 4, 8, 16, ... that settle which answer is the best."""
+        texts = [hit.passage.text for hit in hits]
+        if weights is None or weights.ceiling is None or not self._raw:
+            return _checked(reader, reader.read(question, texts), hits)
+        ranks, matches = np.array([hit.rank for hit in hits], dtype=np.float64), matched(hits)
+        spans: list[Span] = []
+        start, end = 0, FIRST
+        while start < len(hits):
+            part = _checked(reader, reader.read(question, texts[start:end]), hits[start:end])
+            spans.extend(span._replace(text=span.text + start) for span in part)
+            if weights.settled(evidence(spans, hits), ranks[end:], matches[end:]):
+                break
+            start, end = end, 2 * end
+        return spans
 
-    def _choose(self, spans: Sequence[Span], hits: Sequence[Hit], calibration: Calibration | None) -> Answer:
+    def _evidence(self, spans: Sequence[Span], hits: Sequence[Hit]) -> Evidence:
+        """Scores of a reader of the user's own are probabilities: here as log-odds."""
+        known = evidence(spans, hits)
+        return known if self._raw else known._replace(scores=np.array([log_odds(p) for p in known.scores.tolist()]))
+
+    def _choose(self, spans: Sequence[Span], hits: Sequence[Hit], weights: Weights | None) -> Answer:
         """The likeliest text, at its likeliest place, with the next best texts as alternatives."""
-        scores = np.array([span.score for span in spans], dtype=np.float64)
-        ranks = np.array([hits[span.text].rank for span in spans], dtype=np.float64)
-        shares = np.clip(scores, 0.0, 1.0) if calibration is None else calibration.shares(scores, ranks)
-        groups: dict[str, list[int]] = {}
-        for i in sorted(range(len(spans)), key=lambda i: (-shares[i], ranks[i], spans[i].start)):
-            span = spans[i]
-            groups.setdefault(_words(hits[span.text].passage.text[span.start : span.end]), []).append(i)
-        scored = [(_probability(shares[group], calibration), group[0]) for group in groups.values()]
+        known = self._evidence(spans, hits)
+        shares = np.clip([span.score for span in spans], 0.0, 1.0) if weights is None else weights.shares(known)
+        groups: dict[int, list[int]] = {}
+        for i in sorted(range(len(spans)), key=lambda i: (-shares[i], known.ranks[i], spans[i].start)):
+            groups.setdefault(int(known.group[i]), []).append(i)
+        scored = [(_probability(shares[group], weights), group[0]) for group in groups.values()]
         scored.sort(key=lambda pair: -pair[0])
         answers = [_answer(spans[i], hits[spans[i].text], p) for p, i in scored[: ALTERNATIVES + 1]]
-        return self._kept(replace(answers[0], alternatives=tuple(answers[1:])))
+        stored = 0.0 if weights is None else weights.threshold
+        threshold = stored if self.threshold is None else self.threshold
+        return _kept(replace(answers[0], alternatives=tuple(answers[1:])), threshold)
 
     def __repr__(self) -> str:
-        return f"Answerer({self.retriever!r}, reader={self.reader.name!r}, threshold={self.threshold:g})"
+        return f"Answerer({self.retriever!r}, reader={self.reader.name!r}, threshold={self.threshold!r})"
 
 
-def _probability(shares: NDArray[np.float64], calibration: Calibration | None) -> float:
+def _kept(answer: Answer, threshold: float) -> Answer:
+    """The answer, or "not found" with the answer as the alternative if it is less likely than the threshold."""
+    if not answer.found or answer.score >= threshold:
+        return answer
+    others = (replace(answer, alternatives=()), *answer.alternatives)
+    return Answer("", answer.score, alternatives=others[:ALTERNATIVES])
+
+
+def _probability(shares: NDArray[np.float64], weights: Weights | None) -> float:
     """Of a text, from the shares of its spans. The user's own scores are probabilities, and do not add up."""
-    return float(shares.max()) if calibration is None else calibration.probability(float(shares.sum()))
+    return float(shares.max()) if weights is None else weights.probability(float(shares.sum()))
 
 
 def _answer(span: Span, hit: Hit, score: float) -> Answer:
     text, offset = hit.passage.text[span.start : span.end], hit.passage.start
     return Answer(text, score, hit, offset + span.start, offset + span.end)
-
-
-_ARTICLE = re.compile(r"^(a|an|the)\s+")
-
-
-def _words(text: str) -> str:
-    """What two answers have in common that say the same: all but case, white space and a leading article."""
-    return " ".join(_ARTICLE.sub("", text.casefold()).split())
 
 
 def _hit(item: object, rank: int) -> Hit:
@@ -273,21 +324,15 @@ def _check_question(question: object) -> None:
         raise InputError(f"The question is empty: {question!r}. Ask with at least one word.")
 
 
-def _calibrations(reader: Reader | GenerativeReader) -> _Calibrations | None:
-    """Those stored with a compiled reader, the plain ones for a model's logits, None for scores of the user's own."""
-    if isinstance(reader, OnnxReader):
-        path = reader.folder / _CALIBRATION
-        return _stored(path) if path.is_file() else _Calibrations()
-    return _Calibrations() if isinstance(reader, TransformersReader) else None
-
-
-def _stored(path: Path) -> _Calibrations:
-    try:
-        stored = json.loads(path.read_text("utf-8"))
-        models = {mode: Calibration(**stored[mode]) for mode in ("given", "ranked")}
-        return _Calibrations(**models, threshold=stored["threshold"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path} is not a reader's calibration: {error!r}") from error
+def _calibration(reader: Reader | GenerativeReader, given: Calibration | str | Path | None) -> Calibration | None:
+    """The one that was given, that of a compiled reader, the plain one for a model's logits, or None: probabilities."""
+    if isinstance(given, Calibration):
+        return given
+    if given is not None:
+        return Calibration.load(given)
+    if isinstance(reader, OnnxReader) and (reader.folder / _CALIBRATION).is_file():
+        return Calibration.load(reader.folder / _CALIBRATION)
+    return Calibration() if isinstance(reader, (OnnxReader, TransformersReader)) else None
 
 
 def _open(reader: str | Path | Reader | GenerativeReader | None) -> Reader | GenerativeReader:

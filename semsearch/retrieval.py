@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
 
 from semsearch.display import Explanation, hits_html, hits_pandas, hits_rows, hits_text
 from semsearch.errors import IndexMismatchError, InputError
-from semsearch.filters import Where
+from semsearch.filters import Where, shown
 from semsearch.fusion import Ranking, rrf
 from semsearch.records import Hit, Passage
 
@@ -90,8 +90,8 @@ class Retriever:
         fusion: Fusion | Callable[..., Ranking] = rrf,
         reranker: Reranker | None = None,
     ) -> None:
-        if mode not in LEGS:
-            raise InputError(f"mode={mode!r} is not known. Choose one of {', '.join(map(repr, LEGS))}.")
+        if not isinstance(mode, str) or mode not in LEGS:
+            raise InputError(f"mode={shown(mode)} is not known. Choose one of {', '.join(map(repr, LEGS))}.")
         for name, value in (("fusion", fusion), ("reranker", reranker)):
             if value is not None and not callable(value):
                 raise InputError(f"{name}= takes a function, not {value!r}.")
@@ -118,14 +118,14 @@ class Retriever:
         if isinstance(query, str):
             return self._search([query], k, where)[0]
         if not isinstance(query, Sequence):
-            raise InputError(f"A query is a string or a sequence of strings, not {query!r}.")
+            raise InputError(f"A query is a string or a sequence of strings, not {shown(query)}.")
         return self._search(list(query), k, where)
 
     def _search(self, queries: list[str], k: int, where: Where | None) -> list[Hits]:
         for query in queries:
             _check_query(query)
         if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise InputError(f"k={k!r}: ask for at least 1 hit.")
+            raise InputError(f"k={shown(k)}: ask for at least 1 hit.")
         if not queries:
             return []
         legs = LEGS[self.mode]
@@ -202,7 +202,7 @@ class Retriever:
 
 def _check_query(query: Any) -> None:
     if not isinstance(query, str):
-        raise InputError(f"A query is a string, not {query!r}.")
+        raise InputError(f"A query is a string, not {shown(query)}.")
     if not query.strip():
         raise InputError(f"The query {query!r} is empty. Ask with at least one word.")
 

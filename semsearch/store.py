@@ -12,9 +12,11 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import wraps
 from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from semsearch.errors import (
@@ -32,9 +34,13 @@ from semsearch.errors import (
 from semsearch.locking import flushed, writer_lock
 from semsearch.tables import SCHEMA, View, Writer
 
-__all__ = ["FORMAT", "Store", "translated"]
+__all__ = ["FORMAT", "MIGRATIONS", "Store", "translated"]
 
 FORMAT = 1  # in PRAGMA user_version
+# The step from each earlier format to the next. All run in one transaction together with their record, so that a step
+# never commits (`executescript` would); references are checked at the end. A step that changes passages or vectors
+# also adds a row to the table commits, so that caches and open readers notice.
+MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {}
 APPLICATION_ID = 0x53454D53  # "SEMS": tells our database from any other file called index.db
 
 
@@ -59,12 +65,12 @@ def _full(location: Path) -> StorageFullError:
     )
 
 
-def _translation(error: sqlite3.Error, location: Path) -> Exception:
+def _translation(error: sqlite3.Error | UnicodeDecodeError, location: Path) -> Exception:
     code = getattr(error, "sqlite_errorcode", None) or 0
     primary = code & 0xFF
     if primary == sqlite3.SQLITE_FULL or (primary == sqlite3.SQLITE_IOERR and _no_room(location)):
         return _full(location)
-    if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or _is_no_text(error):
         return CorruptIndexError(
             f"The database of {location} is damaged ({error}). Restore it from a backup, or delete the folder and "
             "index the documents again."
@@ -80,11 +86,61 @@ def _translation(error: sqlite3.Error, location: Path) -> Exception:
     return StorageError(f"The database of {location} could not be used: {error} (SQLite code {code}).")
 
 
+def _is_no_text(error: Exception) -> bool:
+    return isinstance(error, UnicodeDecodeError) or "Could not decode" in str(error)
+
+
 def _no_room(location: Path) -> bool:
     with suppress(OSError):
         state = os.statvfs(location)
         return state.f_bavail * state.f_frsize < 1 << 16
     return False
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _translating(method: Method) -> Method:
+    """The method of a connection or cursor, raising the errors of semsearch."""
+
+    @wraps(method)
+    def call(self: Any, *arguments: Any) -> Any:
+        try:
+            return method(self, *arguments)
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # a message of SQLite may quote what is damaged
+            raise _translation(error, getattr(self, "connection", self).location) from error
+
+    return call  # type: ignore[return-value]
+
+
+class _Cursor(sqlite3.Cursor):
+    execute = _translating(sqlite3.Cursor.execute)
+    executemany = _translating(sqlite3.Cursor.executemany)
+    fetchone = _translating(sqlite3.Cursor.fetchone)
+    fetchall = _translating(sqlite3.Cursor.fetchall)
+    __next__ = _translating(sqlite3.Cursor.__next__)
+
+
+class _Connection(sqlite3.Connection):
+    """A connection whose statements raise the errors of semsearch.
+
+    So a `with` block around it needs no translation, which would take the errors of a user's own database, read by the
+    iterator that he gave to `add`, for errors of the index.
+    """
+
+    location: Path
+
+    @_translating
+    def cursor(self, factory: Any = _Cursor) -> Any:
+        return super().cursor(factory)
+
+    def execute(self, sql: str, parameters: Any = ()) -> sqlite3.Cursor:
+        cursor: sqlite3.Cursor = self.cursor().execute(sql, parameters)
+        return cursor
+
+    def executemany(self, sql: str, parameters: Any) -> sqlite3.Cursor:
+        cursor: sqlite3.Cursor = self.cursor().executemany(sql, parameters)
+        return cursor
 
 
 class Store:
@@ -106,7 +162,7 @@ class Store:
                         f"semsearch.Index({str(folder)!r})."
                     )
                 self._create()
-            self._check_format()
+            self._settle_format()
 
     def _exists(self) -> bool:
         # A process that was killed while it created the index leaves an empty database: that is no index yet.
@@ -122,6 +178,13 @@ class Store:
         with writer_lock(self.folder / "lock", self.timeout):
             if self._exists():  # another process was faster
                 return
+            # A creation that was killed leaves neither: here was an index that lost its database.
+            left = [name for name in ("cache/CURRENT.json", "index.db-wal") if _has_content(self.folder / name)]
+            if left:
+                raise CorruptIndexError(
+                    f"{self.folder} has {left[0]}, but its database index.db is missing or empty. Restore it from a "
+                    "backup, or delete the folder and index the documents again."
+                )
             # Made under another name and renamed when it is complete: nobody ever sees half a database.
             draft = self.folder / "index.db.new"
             draft.unlink(missing_ok=True)
@@ -137,15 +200,34 @@ class Store:
     def _connect(self, mode: str) -> sqlite3.Connection:
         location = quote(os.fsencode(self.path.absolute()))
         connection = sqlite3.connect(
-            f"file:{location}?{mode_query(mode)}", uri=True, timeout=self.timeout, check_same_thread=False
+            f"file:{location}?{mode_query(mode)}",
+            uri=True,
+            timeout=self.timeout,
+            check_same_thread=False,
+            factory=_Connection,
         )
+        connection.location = self.folder
         connection.execute("PRAGMA foreign_keys = ON")
-        if mode != "ro":
+        if mode == "rw":
             connection.execute("PRAGMA synchronous = FULL")
         return connection
 
-    def _check_format(self) -> None:
-        connection = self._reading()
+    # -- formats -----------------------------------------------------------------------------------------------------
+
+    def _settle_format(self) -> None:
+        """Refuse what is not ours, or of a later format, before a byte changes; bring an earlier format up to ours."""
+        # An ordinary connection would put files beside index.db. This one can be wrong, in the middle of a checkpoint.
+        with suppress(CorruptIndexError, sqlite3.Error):
+            connection = self._connect("immutable")
+            try:
+                self._format_of(connection)
+            finally:
+                connection.close()
+        version = self._format_of(self._reading())
+        if version < FORMAT:
+            self._migrate(version)
+
+    def _format_of(self, connection: sqlite3.Connection) -> int:
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if application != APPLICATION_ID:
@@ -157,10 +239,45 @@ class Store:
                 f"{self.folder} has format {version}; this release knows formats up to {FORMAT}. "
                 "Upgrade semsearch: pip install --upgrade semsearch. Nothing was changed."
             )
+        return int(version)
 
-    def _reading(self) -> sqlite3.Connection:
+    def _migrate(self, version: int) -> None:
+        missing = [step for step in range(version, FORMAT) if step not in MIGRATIONS]
+        if missing:
+            raise IndexFormatError(
+                f"{self.folder} has format {version}, which this release cannot bring up to {FORMAT}. "
+                "Index the documents again into another folder. Nothing was changed."
+            )
+        if self.read_only or not os.access(self.folder, os.W_OK):
+            raise IndexFormatError(
+                f"{self.folder} has format {version}; this release reads format {FORMAT}. Open it once for writing "
+                f"to bring it up to date: semsearch.Index({str(self.folder)!r}). Nothing was changed."
+            )
+        with writer_lock(self.folder / "lock", self.timeout):
+            connection = self._connect("rw")
+            self._wrote = True
+            try:
+                connection.execute("PRAGMA foreign_keys = OFF")  # a step may build a table anew
+                connection.execute("BEGIN IMMEDIATE")
+                if (version := self._format_of(connection)) < FORMAT:  # another process may have been faster
+                    _migrate(connection, version)
+                connection.execute("COMMIT")
+            finally:
+                connection.close()
+
+    def _same_format(self, connection: sqlite3.Connection) -> None:
+        """A later release may have changed the format since this index was opened."""
+        if self._format_of(connection) != FORMAT:
+            raise IndexFormatError(f"{self.folder} was replaced by an index of another format. Open it again.")
+
+    # -- connections -------------------------------------------------------------------------------------------------
+
+    def _refuse_closed(self) -> None:
         if self._closed:
             raise ClosedIndexError(f"The index {self.folder} was closed. Open it again.")
+
+    def _reading(self) -> sqlite3.Connection:
+        self._refuse_closed()
         if self._reader is None:
             self._reader = self._connect("immutable" if self._on_read_only_media() else "ro")
         return self._reader
@@ -178,32 +295,48 @@ class Store:
         """
         with translated(self.folder):
             connection = self._reading()
-            if connection.in_transaction:
-                yield View(connection)
-                return
+        if connection.in_transaction:
+            yield View(connection)
+            return
+        connection.execute("BEGIN")
+        try:
+            self._same_format(connection)
+            yield View(connection)
+        finally:
+            connection.rollback()
+
+    @contextmanager
+    def apart(self) -> Iterator[View]:
+        """A View of one generation on a connection of its own: a long reading holds nobody up, and needs no mutex."""
+        self._refuse_closed()
+        with translated(self.folder):
+            connection = self._connect("immutable" if self._on_read_only_media() else "ro")
+        try:
             connection.execute("BEGIN")
-            try:
-                yield View(connection)
-            finally:
-                connection.rollback()
+            self._same_format(connection)
+            yield View(connection)
+        finally:
+            connection.close()
 
     @contextmanager
     def writing(self) -> Iterator[Writer]:
         """The Writer, under the lock: IndexLockedError if that is not free within the time-out."""
         from sqlite_utils import Database
 
-        self._reading()  # raises for a closed index
+        self._refuse_closed()
         if self.read_only:
             raise ReadOnlyIndexError(f"{self.folder} was opened with read_only=True. Open it without to change it.")
         if not os.access(self.folder, os.W_OK):
             raise ReadOnlyIndexError(f"{self.folder} cannot be written by this user, or lies on read-only media.")
-        with translated(self.folder), writer_lock(self.folder / "lock", self.timeout):
-            connection = self._connect("rw")
+        with ExitStack() as held:
+            # What the block itself raises, a user's iterator in it for one, is no error of the index.
+            with translated(self.folder):
+                held.enter_context(writer_lock(self.folder / "lock", self.timeout))
+                connection = self._connect("rw")
+                held.callback(connection.close)
+            self._same_format(connection)
             self._wrote = True
-            try:
-                yield Writer(Database(connection, execute_plugins=False))
-            finally:
-                connection.close()
+            yield Writer(Database(connection, execute_plugins=False))
 
     def abandon(self) -> None:
         """Forget the connection without closing it: in a forked child it belongs to the parent."""
@@ -221,13 +354,35 @@ class Store:
             self._reader = None
         if self._wrote:
             # The log of recent commits moves into index.db, unless somebody else writes: then he will see to it.
-            with suppress(IndexLockedError, OSError, sqlite3.Error), writer_lock(self.folder / "lock", 0.0):
+            with suppress(StorageError, OSError, sqlite3.Error), writer_lock(self.folder / "lock", 0.0):
                 connection = self._connect("rw")
                 try:
                     connection.execute("PRAGMA busy_timeout = 0")
                     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
                 finally:
                     connection.close()
+
+
+def _migrate(connection: sqlite3.Connection, version: int) -> None:
+    """Run the steps from `version` on, inside the caller's transaction, and record them."""
+    row = connection.execute("SELECT value FROM meta WHERE name = 'migrations'").fetchone()
+    record = json.loads(row[0]) if row else []
+    for step in range(version, FORMAT):
+        MIGRATIONS[step](connection)
+        record.append({"from": step, "to": step + 1, "time": time.time()})
+    if connection.execute("PRAGMA foreign_key_check").fetchone():
+        raise CorruptIndexError(
+            f"The database cannot be brought to format {FORMAT}: it has references to rows that are missing. "
+            "Nothing was changed. Restore it from a backup."
+        )
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('migrations', ?)", (json.dumps(record),))
+    connection.execute(f"PRAGMA user_version = {FORMAT}")
+
+
+def _has_content(path: Path) -> bool:
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return path.stat().st_size > 0
+    return False
 
 
 _abandoned: list[sqlite3.Connection] = []

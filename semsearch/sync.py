@@ -19,7 +19,8 @@ from pathlib import Path
 from semsearch.errors import InputError, LoadError
 from semsearch.ingest import AddReport, Batch, FileNote
 from semsearch.items import expanded
-from semsearch.loading import FileEntry, load_file, walk
+from semsearch.loading import FileEntry, walk
+from semsearch.parsing import AHEAD, Parser, ParserUnavailableError
 from semsearch.records import Document
 from semsearch.tables import FileRow, Root, Writer
 
@@ -39,10 +40,20 @@ class _IdTakenError(LoadError):
     """Another document has the id that the file's would get."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """A file's content as it was seen: the time stamp that stands for it, and its digest, or why there is none."""
+
+    settled: int
+    digest: str
+    failure: LoadError | None = None
+
+
 @dataclass
 class _Sync:
     batch: Batch
     writer: Writer
+    parser: Parser
     release: str
     roots: list[Root]
     known: dict[int, dict[str, FileRow]]
@@ -50,6 +61,7 @@ class _Sync:
     failures: list[tuple[str, str]] = field(default_factory=list)
     removed: int = 0
     by_digest: dict[str, list[tuple[int, FileRow]]] = field(default_factory=dict)
+    looks: dict[Path, _Look] = field(default_factory=dict)
 
     # -- one file ------------------------------------------------------------------------------------------------
 
@@ -78,15 +90,28 @@ class _Sync:
         self.batch.unchanged += 1
         return True
 
+    def expect(self, entry: FileEntry) -> None:
+        """Have a file parsed that `take` will soon be called for, if it is likely to need it.
+
+        Its digest is taken now: what is parsed must never be older than what the digest stands for.
+        """
+        if entry.path in self.looks:
+            return
+        look = self.looks[entry.path] = _look(entry)
+        root, path = self.place(entry.path)
+        row = self.known[root.key].get(path)
+        if look.failure is None and look.digest not in self.by_digest and (row is None or row.digest != look.digest):
+            self.parser.expect(entry.path)
+
     def take(self, entry: FileEntry) -> None:
         """Read a new or changed file; a failure is noted with its reason."""
         root, path = self.place(entry.path)
         row = self.known[root.key].get(path)
-        now = time.time_ns()
-        settled = entry.mtime_ns if now - entry.mtime_ns > RACY_NS else -1
-        digest = ""
+        look = self.looks.pop(entry.path, None) or _look(entry)
+        settled, digest = look.settled, look.digest
         try:
-            digest = _digest(entry)
+            if look.failure is not None:
+                raise look.failure
             fresh = FileRow(path, entry.size, settled, entry.inode, digest, None, None, self.release)
             if row is not None and row.document is not None and row.digest == digest and row.reason is None:
                 self._touch(root, row, replace(fresh, document=row.document), entry)
@@ -96,7 +121,8 @@ class _Sync:
                 self._load(root, row, fresh, entry)
         except LoadError as error:
             # A verdict on the content is remembered with it; what may pass by itself is tried again every time.
-            tried = settled if digest and not isinstance(error, _IdTakenError) else -1
+            passing = isinstance(error, _IdTakenError | ParserUnavailableError)
+            tried = settled if digest and not passing else -1
             document = None if row is None else row.document
             failed = FileRow(path, entry.size, tried, entry.inode, digest, document, error.reason, self.release)
             self.failures.append((str(entry.path), error.reason))
@@ -108,7 +134,7 @@ class _Sync:
             raise _IdTakenError(
                 str(entry.path), f"the id {id!r} is taken by a document that was not synced from this file"
             )
-        self.batch.put(load_file(entry.path, id=id), FileNote(root.key, fresh))
+        self.batch.put(self.parser.load(entry.path, id=id), FileNote(root.key, fresh))
 
     def _touch(self, root: Root, row: FileRow, fresh: FileRow, entry: FileEntry) -> None:
         """The content is as it was, only the time stamp or the inode changed."""
@@ -155,12 +181,10 @@ class _Sync:
             self._remove(keys[first : first + 1000], rows[first : first + 1000])
 
     def _remove(self, keys: Sequence[int], rows: Sequence[tuple[int, str]]) -> None:
-        with self.batch.mutex:
-            with self.writer.commit() as generation:
-                self.writer.remove(keys)
-                for root, path in rows:
-                    self.writer.forget_file(root, path)
-            self.batch.legs.applied(generation, self.writer.removed, [], self.writer.last_passage())
+        with self.batch.mutex, self.batch.legs.commit(self.writer):
+            self.writer.remove(keys)
+            for root, path in rows:
+                self.writer.forget_file(root, path)
         self.removed += len(keys)
 
 
@@ -176,8 +200,30 @@ def sync_folder(
     root = _root_for(batch, folder)
     roots = sorted(writer.roots(), key=lambda each: len(each.path), reverse=True)
     inside = [each for each in roots if each.key == root.key or Path(each.path).is_relative_to(root.path)]
-    work = _Sync(batch, writer, release, roots, {each.key: writer.files(each.key) for each in inside})
-    for each in roots:
+    known = {each.key: writer.files(each.key) for each in inside}
+    with Parser() as parser:
+        work = _Sync(batch, writer, parser, release, roots, known)
+        changed = _changed(work, folder, pattern)
+        for number, entry in enumerate(progress(changed)):
+            for coming in changed[number : number + AHEAD]:
+                work.expect(coming)
+            work.take(entry)
+        batch.commit()
+    work.remove_gone(folder)
+    return SyncReport(
+        batch.added,
+        batch.updated,
+        work.removed,
+        batch.unchanged,
+        len(work.failures),
+        tuple(work.failures),
+        tuple(batch.notes),
+    )
+
+
+def _changed(work: _Sync, folder: Path, pattern: str | Sequence[str] | None) -> list[FileEntry]:
+    """The files that have to be read; notes which are seen, and which contents are known under another name."""
+    for each in work.roots:
         work.known.setdefault(each.key, {})
     changed: list[FileEntry] = []
     indexes: dict[Path, bool] = {}
@@ -192,19 +238,7 @@ def sync_folder(
         for row in rows.values():
             if row.document is not None and row.reason is None and row.digest and (key, row.path) not in work.seen:
                 work.by_digest.setdefault(row.digest, []).append((key, row))
-    for entry in progress(changed):
-        work.take(entry)
-    batch.commit()
-    work.remove_gone(folder)
-    return SyncReport(
-        batch.added,
-        batch.updated,
-        work.removed,
-        batch.unchanged,
-        len(work.failures),
-        tuple(work.failures),
-        tuple(batch.notes),
-    )
+    return changed
 
 
 def _root_for(batch: Batch, folder: Path) -> Root:
@@ -213,11 +247,8 @@ def _root_for(batch: Batch, folder: Path) -> Root:
     holders = [root for root in writer.roots() if folder.is_relative_to(root.path)]
     if holders:
         return max(holders, key=lambda root: len(root.path))
-    with batch.mutex:
-        with writer.commit() as generation:
-            root = writer.add_root(str(folder), _free_prefix(writer, folder.name or "root"))
-        batch.legs.applied(generation, [], [], writer.last_passage())
-    return root
+    with batch.mutex, batch.legs.commit(writer):
+        return writer.add_root(str(folder), _free_prefix(writer, folder.name or "root"))
 
 
 def _is_index(folder: Path) -> bool:
@@ -255,6 +286,15 @@ def _is_gone(path: Path) -> bool:
         return True
     except OSError:
         return False
+
+
+def _look(entry: FileEntry) -> _Look:
+    now = time.time_ns()
+    settled = entry.mtime_ns if now - entry.mtime_ns > RACY_NS else -1
+    try:
+        return _Look(settled, _digest(entry))
+    except LoadError as error:
+        return _Look(settled, "", error)
 
 
 def _digest(entry: FileEntry) -> str:

@@ -129,24 +129,43 @@ def digest(text: str) -> bytes:
     return sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
 
 
+@contextmanager
+def _sound() -> Iterator[None]:
+    """What a row cannot be, it is where the database is damaged in a way that SQLite does not see."""
+    try:
+        yield
+    except (TypeError, ValueError, AssertionError, OverflowError) as error:
+        raise CorruptIndexError(
+            f"The database is damaged: a row makes no sense ({error}). Restore a backup, or index the documents again."
+        ) from error
+
+
 class View:
     """One connection's sight of the database; inside a transaction, of one generation."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection that is looked through, for what is no query of ours."""
+        return self._connection
+
     def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
         return self._connection.execute(sql, parameters)
 
+    @_sound()
     def meta(self, name: str) -> Any:
         """A value of the table meta, None if there is none."""
         row = self._rows("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return None if row is None else _parsed(row[0])
 
+    @_sound()
     def generation(self) -> int:
         """The number of the last commit."""
         return int(self._rows("SELECT max(generation) FROM commits").fetchone()[0] or 0)
 
+    @_sound()
     def token(self, generation: int) -> str | None:
         """The random mark of a commit, None if that commit is not in this database's history (any more)."""
         row = self._rows("SELECT token FROM commits WHERE generation = ?", (generation,)).fetchone()
@@ -162,11 +181,13 @@ class View:
         """Whether there is any passage."""
         return self._rows("SELECT 1 FROM passages LIMIT 1").fetchone() is not None
 
+    @_sound()
     def last_passage(self) -> int:
         """The highest passage id that was ever given out."""
         row = self._rows("SELECT seq FROM sqlite_sequence WHERE name = 'passages'").fetchone()
         return 0 if row is None else int(row[0])
 
+    @_sound()
     def document(self, id: str) -> Document | None:
         """The document with that id."""
         row = self._rows("SELECT id, text, title, source, metadata FROM documents WHERE id = ?", (pack(id),)).fetchone()
@@ -182,6 +203,7 @@ class View:
         sql = "SELECT 1 FROM documents WHERE substr(id, 1, ?) = ? LIMIT 1"
         return self._rows(sql, (len(prefix), pack(prefix))).fetchone() is not None
 
+    @_sound()
     def documents(self, after: int, limit: int) -> list[tuple[int, Document]]:
         """Up to `limit` documents with a key above `after`, in order of their keys."""
         sql = "SELECT key, id, text, title, source, metadata FROM documents WHERE key > ? ORDER BY key LIMIT ?"
@@ -193,10 +215,12 @@ class View:
         rows = self._rows(f"SELECT id FROM passages WHERE document IN ({sql}) ORDER BY id", parameters)
         return np.fromiter((row[0] for row in rows), np.int64)
 
+    @_sound()
     def ids(self) -> np.ndarray:
         """The ids of all passages, (n,) int64, ascending."""
         return np.fromiter((row[0] for row in self._rows("SELECT id FROM passages ORDER BY id")), np.int64)
 
+    @_sound()
     def passages(self, ids: Sequence[int]) -> dict[int, Passage]:
         """The passages with these ids; those that are gone are not in the result."""
         found: list[tuple[Any, ...]] = []
@@ -222,26 +246,33 @@ class View:
 
     def stored_passages(self, after: int = 0) -> Iterator[StoredPassage]:
         """The passages with an id above `after`, in order, as the search legs need them."""
-        rows = self._rows(
-            'SELECT p.id, p.document, p.start, p."end", p.heading, v.vector FROM passages p '
-            "LEFT JOIN vectors v ON v.key = p.vector WHERE p.id > ? ORDER BY p.id",
-            (after,),
-        )
-        document_key, title, text = None, "", ""
-        for id, key, start, end, heading, vector in rows:
-            if key != document_key:
-                title, text = map(
-                    unpack, self._rows("SELECT title, text FROM documents WHERE key = ?", (key,)).fetchone()
-                )
-                document_key = key
-            row = None if vector is None else np.frombuffer(vector, "<f4")
-            yield StoredPassage(id, title, unpack(heading), text[start:end], row)
+        with _sound():
+            rows = self._rows(
+                'SELECT p.id, p.document, p.start, p."end", p.heading, v.vector FROM passages p '
+                "LEFT JOIN vectors v ON v.key = p.vector WHERE p.id > ? ORDER BY p.id",
+                (after,),
+            )
+            document_key, title, text = None, "", ""
+            for id, key, start, end, heading, vector in rows:
+                if key != document_key:
+                    title, text = map(
+                        unpack, self._rows("SELECT title, text FROM documents WHERE key = ?", (key,)).fetchone()
+                    )
+                    document_key = key
+                row = None if vector is None else np.frombuffer(vector, "<f4")
+                yield StoredPassage(id, title, unpack(heading), text[start:end], row)
 
+    def vectors_by_passage(self) -> Iterator[tuple[int, bytes]]:
+        """The id and the vector (float32, little-endian) of each passage that has one, by ascending id."""
+        yield from self._rows("SELECT p.id, v.vector FROM passages p JOIN vectors v ON v.key = p.vector ORDER BY p.id")
+
+    @_sound()
     def removed_since(self, generation: int) -> np.ndarray:
         """The ids of the passages removed after that generation, (n,) int64."""
         rows = self._rows("SELECT passage FROM removals WHERE generation > ? ORDER BY passage", (generation,))
         return np.fromiter((row[0] for row in rows), np.int64)
 
+    @_sound()
     def vectors(self, digests: Sequence[bytes]) -> dict[bytes, np.ndarray]:
         """The vectors already known for these digests, each (dimension,) float32."""
         known: dict[bytes, np.ndarray] = {}
@@ -252,11 +283,13 @@ class View:
                 known[key] = np.frombuffer(vector, "<f4")
         return known
 
+    @_sound()
     def roots(self) -> list[Root]:
         """The folders that were synced, in the order they came."""
         rows = self._rows("SELECT key, path, prefix FROM roots ORDER BY key")
         return [Root(int(key), unpack(path), unpack(prefix)) for key, path, prefix in rows]
 
+    @_sound()
     def files(self, root: int) -> dict[str, FileRow]:
         """What is known of the files of a root, by their path relative to it."""
         rows = self._rows(
@@ -268,32 +301,6 @@ class View:
             )
             for path, size, mtime_ns, inode, digest, document, reason, release in rows
         }
-
-    def wrong_offsets(self) -> list[str]:
-        """Passages whose offsets do not lie inside their document's text."""
-        wrong = []
-        for (key,) in self._rows("SELECT key FROM documents").fetchall():
-            id, text = map(unpack, self._rows("SELECT id, text FROM documents WHERE key = ?", (key,)).fetchone())
-            for passage, start, end in self._rows('SELECT id, start, "end" FROM passages WHERE document = ?', (key,)):
-                if not 0 <= start < end <= len(text):
-                    wrong.append(
-                        f"passage {passage} has the offsets {start}:{end} in {id!r}, which has {len(text)} characters"
-                    )
-        return wrong
-
-    def wrong_metadata(self) -> list[str]:
-        """Documents whose metadata is not JSON."""
-        rows = self._rows("SELECT id FROM documents WHERE NOT json_valid(metadata)")
-        return [f"the metadata of document {unpack(row[0])!r} is not JSON" for row in rows]
-
-    def problems(self) -> list[str]:
-        """What SQLite's own checks find wrong."""
-        found = [str(row[0]) for row in self._rows("PRAGMA integrity_check") if row[0] != "ok"]
-        found += [
-            f"row {row[1]} of {row[0]} refers to a missing row of {row[2]}"
-            for row in self._rows("PRAGMA foreign_key_check")
-        ]
-        return found
 
 
 def _of_passage(document: Document, heading: str) -> Mapping[str, Any]:
@@ -440,6 +447,22 @@ class Writer(View):
         with self._database.atomic():
             self._rows("DELETE FROM removals WHERE generation <= ?", (generation,))
             self._rows("DELETE FROM commits WHERE generation < ?", (generation,))
+
+    def rebuild_fields(self, keys: Iterable[int]) -> None:
+        """Write again what `where` filters of these documents look at."""
+        with self._database.atomic():
+            for key in keys:
+                sql = "SELECT id, text, title, source, metadata FROM documents WHERE key = ?"
+                self._put_fields(key, _document(*self._rows(sql, (key,)).fetchone()))
+
+    def drop_unused_vectors(self) -> None:
+        """Delete the vectors of texts that no passage has."""
+        with self._database.atomic():
+            self._rows("DELETE FROM vectors WHERE NOT EXISTS (SELECT 1 FROM passages WHERE vector = vectors.key)")
+
+    def reindex(self, name: str) -> None:
+        """Build one of SQLite's own indexes again from its table."""
+        self._rows(f'REINDEX "{name}"')
 
     def compact(self) -> None:
         """Give freed room back to the file system and refresh SQLite's statistics."""

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import io
 import re
-import zipfile
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from semsearch.formats import Extracted, UnreadableError, fenced, joined
+from semsearch.archives import transitional
+from semsearch.formats import Extracted, fenced, joined
 from semsearch.markup import MAX_SPAN, escaped, repeated, table
 
 __all__ = ["docx"]
-
-MAX_UNPACKED = 300_000_000  # bytes, all parts together
-MAX_PARTS = 10_000
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _M = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
@@ -33,19 +30,6 @@ _UNSEEN = frozenset(
         "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback",
     )
 )
-# Strict Office Open XML has other namespaces for the same names.
-_STRICT = (
-    (
-        b"http://purl.oclc.org/ooxml/officeDocument/relationships",
-        b"http://schemas.openxmlformats.org/officeDocument/2006/relationships",
-    ),
-    (b"http://purl.oclc.org/ooxml/officeDocument/math", b"http://schemas.openxmlformats.org/officeDocument/2006/math"),
-    (
-        b"http://purl.oclc.org/ooxml/wordprocessingml/main",
-        b"http://schemas.openxmlformats.org/wordprocessingml/2006/main",
-    ),
-    (b"http://purl.oclc.org/ooxml/drawingml/", b"http://schemas.openxmlformats.org/drawingml/2006/"),
-)
 
 
 def docx(data: bytes) -> Extracted:
@@ -56,35 +40,12 @@ def docx(data: bytes) -> Extracted:
     """
     import docx as python_docx
 
-    document = python_docx.Document(io.BytesIO(_checked_package(data)))
+    document = python_docx.Document(io.BytesIO(transitional(data)))
     writer = _WordText(document)
     text = joined(writer.blocks(document.element.body), "") + writer.code()
     notes = joined(writer.notes(), "\n\n")
     title = (document.core_properties.title or "").strip()
     return Extracted(f"{text}\n\n{notes}" if notes else text, title or writer.first_heading)
-
-
-def _checked_package(data: bytes) -> bytes:
-    """The package, known to unpack to a sane size, and with the namespaces that python-docx knows."""
-    if data.startswith(b"\xd0\xcf\x11\xe0"):
-        raise UnreadableError("encrypted with a password, or an old .doc under another name")
-    with zipfile.ZipFile(io.BytesIO(data)) as package:
-        parts = package.infolist()
-        size = sum(part.file_size for part in parts)
-        if len(parts) > MAX_PARTS or size > MAX_UNPACKED:
-            raise UnreadableError(
-                f"would unpack to {size:,} bytes in {len(parts):,} parts; at most {MAX_UNPACKED:,} in {MAX_PARTS:,}"
-            )
-        if b"http://purl.oclc.org/ooxml" not in package.read("_rels/.rels"):
-            return data
-        rewritten = io.BytesIO()
-        with zipfile.ZipFile(rewritten, "w") as target:
-            for part in parts:
-                content = package.read(part)
-                for strict, transitional in _STRICT if part.filename.endswith((".xml", ".rels")) else ():
-                    content = content.replace(strict, transitional)
-                target.writestr(part.filename, content)
-        return rewritten.getvalue()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,44 @@ def test_ask(indexed: Path) -> None:
 def test_check(indexed: Path) -> None:
     done = run(indexed, "check", "--json")
     assert (done.returncode, json.loads(done.stdout)["ok"]) == (0, True)
+
+
+def test_check_prints_what_it_found_and_repairs_what_is_derived(indexed: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(indexed / "indexes" / "handbook", copy)
+    (dense,) = (copy / "cache").glob("*.faiss")
+    dense.write_bytes(b"no FAISS file")
+    done = run(indexed, "check", "--index", str(copy))
+    assert (done.returncode, done.stdout.splitlines()[:2]) == (
+        1,
+        ["not ok: 2 documents, 2 passages", f"  to repair: {dense.name} is damaged or missing"],
+    )
+    done = run(indexed, "check", "--repair", "--json", "--index", str(copy))
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["ok"], report["cache"]) == (0, True, [])
+    assert report["repaired"] == [f"{dense.name} is damaged or missing"]
+    (copy / "index.db").write_bytes(b"no database" * 1000)
+    done = run(indexed, "check", "--json", "--index", str(copy))
+    assert (done.returncode, json.loads(done.stdout)["ok"]) == (1, False)
+    assert "is damaged" in run(indexed, "check", "--index", str(copy)).stdout
+
+
+def test_backup(indexed: Path, tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "copy"
+    done = run(indexed, "backup", str(target), "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report == {
+        "path": str(target),
+        "size": (target / "index.db").stat().st_size,
+        "documents": 2,
+        "passages": 2,
+    }
+    assert run(indexed, "check", "--index", str(target)).returncode == 0
+    query = ("search", "late fee for a laptop", "--json")
+    assert json.loads(run(indexed, *query, "--index", str(target)).stdout) == json.loads(run(indexed, *query).stdout)
+    again = run(indexed, "backup", str(target))
+    assert (again.returncode, "holds an index already" in again.stderr) == (2, True)
 
 
 def test_index_as_json(indexed: Path) -> None:

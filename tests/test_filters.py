@@ -92,6 +92,9 @@ def test_meaning(database: sqlite3.Connection, where: Any, expected: set[int]) -
         ({"year": object()}, "object"),
         ({"year": {"$not": 5}}, "takes a condition"),
         ({"year": {"$in": list(range(40_000))}}, "30,000"),
+        ({"year": {"$in": range(10**12)}}, "30,000"),
+        ({"year": {"$not": 10**5000}}, "not <int>"),
+        ([10**5000], "not <list>"),
     ],
 )
 def test_malformed(where: Any, message: str) -> None:
@@ -105,6 +108,21 @@ def test_nested_too_deep() -> None:
         where = {"$not": where}
     with pytest.raises(FilterError, match="deep"):
         compile_where(where)
+
+
+def test_nested_deeper_than_a_message_can_show() -> None:
+    value: Any = []
+    for _ in range(3000):
+        value = [value]
+    with pytest.raises(FilterError, match="<list>"):
+        compile_where({"year": value})
+
+
+def test_metadata_nested_as_deeply_as_json_allows() -> None:
+    metadata: dict[str, Any] = {"a": 1}
+    for _ in range(2000):
+        metadata = {"a": metadata}
+    assert list(fields(metadata)) == [("a" + 2000 * ".a", "n", 1)]
 
 
 def test_five_thousand_alternatives(database: sqlite3.Connection) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from semsearch.errors import InputError, ModelError
 from semsearch.extraction import SHIPPED, OnnxReader
-from semsearch.reading import Answerer, Calibration, _kind
+from semsearch.reading import Answerer, _kept, _kind
 from semsearch.records import Answer, Document, Hit, Passage
 
 shipped = pytest.mark.skipif(not (SHIPPED / "model.onnx").is_file(), reason="the shipped reader is not built yet")
@@ -74,21 +75,6 @@ HITS = [Hit(passage(2, 40, 64), 0.9, 1), Hit(passage(1, 6, 39), 0.5, 2), Hit(pas
 # -- probabilities
 
 
-def test_shares_are_a_softmax_over_all_spans_and_no_answer():
-    shares = Calibration(scale=2.0, bias=1.0, rank=0.5).shares(np.array([1.0, -1.0]), np.array([1.0, 4.0]))
-    a, b = math.exp(2 * 1 + 1), math.exp(-2 + 1 - 0.5 * math.log(4))
-    assert shares == pytest.approx([a / (1 + a + b), b / (1 + a + b)])
-
-
-@given(st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=20))
-def test_shares_never_overflow(scores):
-    n = len(scores)
-    shares = Calibration().shares(np.array(scores), np.ones(n))
-    assert np.isfinite(shares).all()
-    assert 0 <= shares.sum() <= 1 + 1e-9
-    assert shares.argmax() == np.argmax(scores) or shares.max() == shares[np.argmax(scores)]
-
-
 def test_spans_with_the_same_words_support_each_other(tmp_path):
     answerer = Answerer(None, _compiled(tmp_path, {"one": 1.0, "two": 1.5}))
     texts = ["one", "two", "(ONE)."]
@@ -100,16 +86,11 @@ def test_spans_with_the_same_words_support_each_other(tmp_path):
     assert answer.alternatives[0].score == pytest.approx(two / total, abs=1e-6)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
-def test_a_share_is_a_probability_until_it_is_calibrated(share):
-    assert Calibration().probability(share) == pytest.approx(share, abs=1e-9)
-
-
-def test_the_rank_counts_after_a_search_alone(tmp_path):
+def test_rank_and_keywords_count_after_a_search_alone(tmp_path):
     calibration = {
-        "given": {"scale": 1.0, "bias": -1.0},
-        "ranked": {"scale": 1.0, "bias": 0.0, "rank": 1.0, "slope": 2.0, "offset": -0.5},
-        "threshold": 0.05,
+        "given": {"scale": 1.0, "bias": -1.0, "threshold": 0.05},
+        "ranked": {"rank": 1.0, "slope": 2.0, "offset": -0.5, "threshold": 0.05},
+        "searched": {"rank": 1.0, "lexical": 2.0, "threshold": 0.05},
     }
     folder = _compiled(tmp_path, {"one": 2.0, "two": 2.5}, calibration)
     one, two = math.exp(2.0), math.exp(2.5)
@@ -118,20 +99,158 @@ def test_the_rank_counts_after_a_search_alone(tmp_path):
     assert given_texts.text == "two"
     assert given_texts.score == pytest.approx(two / (one + two + math.e), abs=1e-6)
 
-    hits = [_text_hit("one", 1), _text_hit("two", 2), _text_hit("no", 3)]
-    answer = Answerer(Found(hits), folder).answer("what?")
-    assert (answer.text, answer.hit) == ("one", hits[0])
+    dense = [replace(_text_hit(text, rank), sources={"dense": (rank, 0.5)}) for rank, text in ((1, "one"), (2, "two"))]
+    answer = Answerer(Found(dense), folder).answer("what?")
+    assert (answer.text, answer.hit) == ("one", dense[0])
     odds = one / (two / 2 + 1)
     assert answer.score == pytest.approx(1 / (1 + math.exp(0.5) / odds**2), abs=1e-6)
+    refused = Answerer(None, folder, threshold=0.99).read("what?", dense)
+    assert (refused.found, refused.score, refused.alternatives[0].hit) == (False, answer.score, dense[0])
+
+    hits = [_text_hit("one", 1), _text_hit("two", 2), _text_hit("no", 3)]  # BM25 scores 1, 1/2, 1/3
+    hits[0] = replace(hits[0], sources={"dense": (1, 0.9)})  # and now 0, 1/2, 1/3: 0, 1 and 2/3 of the best
+    answer = Answerer(Found(hits), folder).answer("what?")
+    assert (answer.text, answer.hit) == ("two", hits[1])
+    best = two / 2 * math.exp(2.0)
+    assert answer.score == pytest.approx(best / (best + one + 1), abs=1e-6)
     assert Answerer(None, folder).read("what?", iter(hits)) == answer
-    refused = Answerer(None, folder, threshold=0.99).read("what?", hits)
-    assert (refused.found, refused.score, refused.alternatives[0].hit) == (False, answer.score, hits[0])
+
+
+def test_each_way_of_reading_has_its_own_threshold(tmp_path):
+    calibration = {"given": {"threshold": 0.9}, "ranked": {"threshold": 0.1}, "searched": {"threshold": 0.95}}
+    folder = _compiled(tmp_path, {"one": 2.0}, calibration)  # alone: exp(2) / (exp(2) + 1) = 0.88
+    answerer = Answerer(None, folder)
+    dense = replace(_text_hit("one", 1), sources={"dense": (1, 0.5)})
+    assert [answerer.read("what?", text).found for text in ("one", dense, _text_hit("one", 1))] == [False, True, False]
+    every = Answerer(None, folder, threshold=0.5)
+    assert [every.read("what?", text).found for text in ("one", dense, _text_hit("one", 1))] == [True] * 3
+
+
+def test_passages_that_cannot_win_are_not_read(tmp_path):
+    ranked = {"rank": 2.0, "ceiling": 4.0, "threshold": 0.0}
+    folder = _compiled(tmp_path, {"one": 3.0, "two": 2.0, "six": 4.0}, {"given": {}, "ranked": ranked})
+    counting = OnnxReader(folder)
+    read, seen = counting.read, []
+    counting.read = lambda question, texts: seen.append(len(texts)) or read(question, texts)
+    answerer = Answerer(None, counting)
+
+    def answer(*texts: str) -> tuple[str, list[int]]:
+        seen.clear()
+        return answerer.read("what?", [_text_hit(text, rank) for rank, text in enumerate(texts, 1)]).text, seen[:]
+
+    # exp(3) = 20.1 at the top; a "six" in fifth place is worth at most exp(4) / 25 = 2.2.
+    assert answer("one", *["no"] * 30) == ("one", [4])
+    # exp(2) / 4 = 1.8 in second place: less than that, but more than exp(4) / 81 = 0.7 in ninth place.
+    assert answer("no", "two", *["no"] * 30) == ("two", [4, 4])
+    # exp(4) / 25 = 2.2 is ahead of it, but behind exp(2) / 4 + exp(4) / 81 = 2.5.
+    assert answer("no", "two", "no", "no", "six", *["no"] * 5) == ("six", [4, 4, 2])
+    assert answer(*["no"] * 40) == ("no", [4, 4, 8, 16, 8])
+    assert answer("no", "two", "no") == ("two", [3])
+    seen.clear()
+    assert answerer.read("what?", ["no"] * 9 + ["six"]).text == "six"
+    assert seen == [10]  # texts in no order: all at once
 
 
 def test_a_damaged_calibration_is_named(tmp_path):
     folder = _compiled(tmp_path, {"one": 1.0}, {"given": {"scale": 1.0, "colour": 2}})
     with pytest.raises(ModelError, match=r"calibration\.json is not a reader's calibration"):
         Answerer(None, folder)
+    with pytest.raises(ModelError, match=r"nowhere\.json is not a reader's calibration"):
+        Answerer(None, Words(), calibration=tmp_path / "nowhere.json")
+
+
+# -- learning from one's own questions
+
+
+def test_an_answerer_learns_how_often_it_is_right(tmp_path):
+    """The answer "yes" is right in 12 of 20 cases, whatever the reader says: in the end the answerer says so too."""
+    answerer = Answerer(Found([_text_hit("yes", 1)]), _compiled(tmp_path, {"yes": 6.0}))
+    assert answerer.answer("right?").score == pytest.approx(1 / (1 + math.exp(-6)), abs=1e-6)
+    pairs = [("right?", "Yes." if i % 5 < 3 else None) for i in range(200)]
+    path = tmp_path / "mine.json"
+    calibration = answerer.calibrate(pairs, save=path)
+    score = answerer.answer("right?").score
+    assert score == pytest.approx(0.6, abs=0.02)  # the prior pulls a little
+    assert calibration is answerer.calibration
+    assert calibration.about == {"reader": "tiny", "questions": 200, "answerable": 120}
+    again = Answerer(Found([_text_hit("yes", 1)]), answerer.reader, calibration=path)
+    assert again.answer("right?") == answerer.answer("right?")
+    assert again.calibration == calibration
+    # Texts without a search are read as before.
+    assert answerer.read("right?", "yes").score == pytest.approx(1 / (1 + math.exp(-6)), abs=1e-6)
+
+
+def test_the_threshold_refuses_the_share_that_was_asked_for(tmp_path):
+    words = {"one": 1.0, "two": 2.0, "six": 3.0, "ten": 4.0}
+    retriever = ByQuestion()
+    answerer = Answerer(retriever, _compiled(tmp_path, words), threshold=0.99)
+    # Right: a quarter of those that say "one", half of "two", three quarters of "six", all of "ten".
+    pairs = [(word, word if i % 4 <= n else ["other"]) for n, word in enumerate(words) for i in range(10)]
+    answerer.calibrate(pairs, refuse=0.25)
+    assert [answerer.answer(word).found for word in words] == [False, True, True, True]
+    answerer.calibrate(pairs, refuse=0.24)  # of 40, 10 have the lowest probability: all of them or none
+    assert [answerer.answer(word).found for word in words] == [True] * 4
+    kept = Answerer(retriever, answerer.reader, threshold=0.99)
+    kept.calibrate(pairs, refuse=None)
+    assert kept.threshold == 0.99
+
+
+def test_paragraphs_are_learned_without_a_search(tmp_path):
+    paragraphs = [
+        {"context": "one", "qas": [{"id": str(i), "question": "q", "answers": [{"text": "one"}] if i % 2 else []}]}
+        for i in range(30)
+    ]
+    (tmp_path / "squad.json").write_text(json.dumps({"data": [{"title": "t", "paragraphs": paragraphs}]}))
+    answerer = Answerer(None, _compiled(tmp_path, {"one": 3.0}))
+    before = answerer.calibration
+    after = answerer.calibrate(tmp_path / "squad.json")
+    assert (after.ranked, after.searched) == (before.ranked, before.searched)
+    assert answerer.read("q", "one").score == pytest.approx(0.5, abs=0.02)
+
+
+def test_probabilities_of_one_s_own_reader_are_corrected():
+    answerer = Answerer(Found(HITS), Words(Ada=0.99))
+    assert answerer.answer("who?").score == 0.99
+    answerer.calibrate([("who?", "Ada" if i % 2 else None) for i in range(100)])
+    assert answerer.answer("who?").score == pytest.approx(0.5, abs=0.02)
+
+
+class ByQuestion:
+    """A retriever that finds the question itself."""
+
+    def search(self, query, k=10, where=None):
+        return [_text_hit(query, 1)]
+
+
+PAIRS = [("who?", "Ada" if i % 2 else None) for i in range(30)]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "arguments", "message"),
+    [
+        (PAIRS[:7], {}, "at least 20 questions with known answers, got 7"),
+        ([], {}, "got 0"),
+        ([{"question": "who?", "document": "a"}] * 30, {}, "got 0"),
+        ([("who?", "Ada")] * 30, {}, "30 are right and 0 wrong.*Add questions that are harder"),
+        ([("who?", "Bob")] * 30, {}, "0 are right and 30 wrong.*Add easier questions"),
+        (PAIRS, {"refuse": 1.0}, r"below 1, got 1\.0"),
+        (PAIRS, {"refuse": -0.1}, r"got -0\.1"),
+        (PAIRS, {"k": 0}, "k is the number of passages"),
+        (7, {}, "a list of"),
+    ],
+)
+def test_what_nothing_can_be_learned_from_is_refused(pairs, arguments, message):
+    answerer = Answerer(Found(HITS), Words(Ada=0.9))
+    with pytest.raises(InputError, match=message):
+        answerer.calibrate(pairs, **arguments)
+    assert answerer.calibration is None
+
+
+def test_only_spans_that_can_be_read_are_calibrated():
+    with pytest.raises(InputError, match="'echo' writes its answers"):
+        Answerer(Found(HITS), Echo()).calibrate(PAIRS)
+    with pytest.raises(InputError, match="which text to read"):
+        Answerer(None, Words(Ada=0.9)).calibrate(PAIRS)
 
 
 # -- answers
@@ -210,8 +329,7 @@ def test_a_generated_answer_cites():
     assert answer.text == "A late book costs 20 cents a day."
     assert [DOCUMENT.text[c.start : c.end] for c in answer.citations] == [answer.text]
     assert (answer.start, answer.end) == (None, None)
-    refused = Answerer(Found(HITS[1:2]), Echo(), threshold=1.0)
-    answer = refused._kept(Answer("text", 0.9, alternatives=(Answer("other", 0.1),)))
+    answer = _kept(Answer("text", 0.9, alternatives=(Answer("other", 0.1),)), 1.0)
     assert answer == Answer("", 0.9, alternatives=(Answer("text", 0.9), Answer("other", 0.1)))
 
 

@@ -15,7 +15,7 @@ import pytest
 from toy import WordEncoder
 
 import semsearch
-import semsearch.sync as sync_module
+from semsearch import parsing
 from semsearch.errors import InputError
 
 
@@ -126,7 +126,7 @@ def test_a_file_written_within_the_clocks_grain_is_looked_at_again(
     index: semsearch.Index, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same size and time stamp, other content: written just before it was read."""
-    monkeypatch.setattr(sync_module, "RACY_NS", 60_000_000_000)
+    monkeypatch.setattr("semsearch.sync.RACY_NS", 60_000_000_000)
     path = folder / "fees.md"
     path.write_text("# Fees\n\nLate fees are twelve cents.\n")
     stamp = path.stat()
@@ -388,18 +388,18 @@ def test_an_interrupted_sync_goes_on(index: semsearch.Index, tmp_path: Path, mon
         (folder / f"{number:02}.txt").write_text(f"Text number n{number}.")
     time.sleep(0.03)
     monkeypatch.setattr("semsearch.ingest.BATCH_PASSAGES", 8)
-    original = sync_module.load_file
+    original = parsing.load_file
 
     def interrupting(path: Path, *, id: str | None = None) -> semsearch.Document:
         if path.name == "20.txt":
             raise KeyboardInterrupt
         return original(path, id=id)
 
-    monkeypatch.setattr(sync_module, "load_file", interrupting)
+    monkeypatch.setattr(parsing, "load_file", interrupting)
     with pytest.raises(KeyboardInterrupt):
         index.sync(folder)
     assert len(ids(index)) == 16
-    monkeypatch.setattr(sync_module, "load_file", original)
+    monkeypatch.setattr(parsing, "load_file", original)
     assert counts(index.sync(folder)) == (24, 0, 0, 16, 0)
     assert index.check().ok
 

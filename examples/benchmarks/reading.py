@@ -1,287 +1,494 @@
-"""How well, how surely and how fast questions are answered; with --fit, the calibration of the shipped reader.
+"""How well, how surely and how fast questions are answered; with --fit, the calibration of a reader.
 
-    python examples/benchmarks/reading.py                  # all figures on samples, a few minutes
-    python examples/benchmarks/reading.py --only speed
-    python examples/benchmarks/reading.py --fit            # first writes calibration.json next to the reader
+    python examples/benchmarks/reading.py                           # all figures, two hours; --sample 100: minutes
+    python examples/benchmarks/reading.py --only paragraph          # or open, sure, early, speed
+    python examples/benchmarks/reading.py --fit                     # writes calibration.json next to the reader
+    python examples/benchmarks/reading.py --weights FOLDER          # float32 beside the compiled reader
+    python examples/benchmarks/reading.py --reader FOLDER           # another one than the shipped
 
-It reads the folders openqa, squad-v1.1-dev-open, squad-v2.0-dev-open, fairytaleqa-val, cosqa-dev and cranfield from
---data, and the reader's weights before their compilation, for the comparison of speed, from --weights. Indexes are made
-once, under --indexes.
+| part | |
+|---|---|
+| paragraph | EM and F1 given the paragraph, as SQuAD's scripts define them; what has no answer; calibration |
+| open | EM and F1 of the best answer from all passages of openqa, over its 506 questions; what is refused |
+| sure | calibration of these answers, over all 2,059 questions of SQuAD 1.1 that belong to the same articles |
+| early | how much is read before an answer is settled, and whether reading everything would change it |
+| speed | answers per second beside the same weights in torch, passage by passage |
 
-Every other question of openqa is used to fit, the rest to measure. Beware: the first reader was trained on the articles
-of these questions, so that its figures on them, and the probabilities fitted with their help, are too good.
+It measures on the 9 articles of SQuAD that `examples/reader_data.py` keeps for measuring. --fit uses the 3 that it
+keeps for calibrating, their questions also put to openqa (a part of them with their paragraph hidden), and questions of
+cisi and medline-1033 put to openqa, which nothing there answers. cosqa-dev and cranfield are for measuring only.
+
+Indexes are made once, under --indexes. Results of whole sets go to results/reading.json with the machine, the versions
+and the commit, and the curve of risk and coverage to results/reading-risk-coverage.png.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
-from semsearch import Answerer, Hit, Index, Passage, Retriever
-from semsearch.datasets import Question, read_dataset
-from semsearch.extraction import SHIPPED, OnnxReader, TransformersReader
+from semsearch import Answer, Answerer, Hit, Index, Passage, Retriever
+from semsearch.calibration import Calibration, Evidence, Weights, evidence, fit_weights, right_spans, threshold_refusing
+from semsearch.datasets import Dataset, Question, read_dataset
+from semsearch.extraction import SHIPPED, OnnxReader, Span, TransformersReader
 from semsearch.metrics import calibration_error, exact_match, token_f1
-from semsearch.reading import Calibration, Span
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from reader_data import split
+from retrieval import machine
 
 ROOT = Path(__file__).resolve().parents[2]
+SQUAD = "squad-v1.1-dev-open", "squad-v2.0-dev-open"
 K = 20
-REFUSED = 0.1  # the share of answerable questions that the stored threshold refuses
+HIDDEN = 6  # every sixth question is also fitted with its paragraph hidden
+REFUSED = 0.07  # the share of answerable questions that the threshold after a search refuses
+PARTS = "paragraph", "open", "sure", "early", "speed"
 
 
-class Case(NamedTuple):
-    """One question as the calibration sees it: an entry for each span, all (n,)."""
+class Said(NamedTuple):
+    """The likeliest answer to a question, whether or not it is likely enough."""
 
-    scores: NDArray[np.float64]
-    ranks: NDArray[np.float64]
-    words: NDArray[np.str_]
-    right: NDArray[np.bool_]
+    question: Question
+    text: str
+    probability: float
+    found: bool
+
+    @property
+    def right(self) -> bool:
+        return bool(self.question.answers) and exact_match(self.text, self.question.answers or ()) > 0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--weights", type=Path, default=ROOT.parent / "shared" / "models" / "reader-minilm")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="where the sets are")
     parser.add_argument("--reader", type=Path, default=SHIPPED, help="the folder of a compiled reader")
+    parser.add_argument("--weights", type=Path, metavar="FOLDER", help="the same reader before its compilation")
     parser.add_argument("--indexes", type=Path, default=ROOT / "indexes")
-    parser.add_argument("--sample", type=int, default=300, help="questions of each set")
-    parser.add_argument("--only", choices=["speed", "paragraph", "open"], help="one part instead of all")
-    parser.add_argument("--fit", action="store_true", help="fit the calibration and write it next to the reader")
+    parser.add_argument("--sample", type=int, metavar="N", help="only N questions of each set; nothing is stored")
+    parser.add_argument("--only", choices=PARTS, help="one part instead of all")
+    parser.add_argument("--fit", action="store_true", help="fit the calibration and do nothing else")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", metavar="DIR")
     args = parser.parse_args()
-    reader = OnnxReader(args.reader)
+    bench = Bench(args.data, args.indexes, args.sample, args.reader, args.weights)
     if args.fit:
-        fit(reader, args.data, args.indexes, args.sample)
-    if args.only in (None, "paragraph"):
-        measure_paragraphs(args.reader, args.data, args.sample)
-    if args.only in (None, "speed"):
-        measure_speed(reader, TransformersReader(args.weights), args.data)
-    if args.only in (None, "open"):
-        measure_open(args.reader, args.data, args.indexes, args.sample)
+        bench.fit().save(args.reader / "calibration.json")
+        return
+    for part in [args.only] if args.only else PARTS:
+        if part == "speed" and args.weights is None:
+            print("speed: needs --weights FOLDER")
+            continue
+        result = getattr(bench, part)()
+        print(json.dumps({part: result}, indent=1))
+        if args.sample is None:
+            store(args.results, part, result)
 
 
-# -- measuring
+def store(folder: Path, part: str, result: dict[str, Any]) -> None:
+    path = folder / "reading.json"
+    stored = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    folder.mkdir(parents=True, exist_ok=True)
+    stored[part] = result | {"machine": machine()}
+    path.write_text(json.dumps(stored, indent=1) + "\n", "utf-8")
+    draw(stored, folder / "reading-risk-coverage.png")
 
 
-def measure_paragraphs(reader: Path, data: Path, sample: int) -> None:
-    """EM and F1 given the right paragraph, and the probabilities of those answers."""
-    answerer = Answerer(None, reader, threshold=0.0)
-    for name in ("squad-v1.1-dev-open", "squad-v2.0-dev-open", "fairytaleqa-val"):
-        asked = [q for q in questions(data / name / "squad.json.gz", sample, seed=1)]
-        answers = [answerer.read(q.text, q.context) for q in asked]
-        answerable = [(a.text, q.answers) for a, q in zip(answers, asked, strict=True) if q.answers]
-        em, f1 = (
-            100 * np.mean([metric(text, gold) for text, gold in answerable]) for metric in (exact_match, token_f1)
+class Bench:
+    """The data, the reader, and each part of the measurements as a method that returns JSON values."""
+
+    def __init__(self, data: Path, indexes: Path, sample: int | None, reader: Path, weights: Path | None) -> None:
+        self.data, self.indexes, self.sample, self.weights = data, indexes, sample, weights
+        self.reader = OnnxReader(reader)
+        titles = sorted({document.title for document in self.set(SQUAD[0]).documents()})
+        measuring, calibrating = split(titles)
+        self.measuring, self.calibrating = ({plain(t) for t in part} for part in (measuring, calibrating))
+
+    # -- data
+
+    def set(self, name: str) -> Dataset:
+        """A set of --data: the SQuAD file if it has one."""
+        folder = self.data / name
+        if not folder.is_dir():
+            raise SystemExit(f"There is no folder {folder}. Say where the data is: --data FOLDER")
+        squad = folder / "squad.json.gz"
+        return read_dataset(squad if squad.is_file() else folder)
+
+    def questions(self, name: str, titles: set[str] | None = None, *, seed: int = 0) -> list[Question]:
+        """The questions of a set whose documents are of these articles; with --sample, some of them."""
+        data = self.set(name)
+        if titles is not None:
+            own = {document.id for document in data.documents() if plain(document.title) in titles}
+            data = replace(data, questions=tuple(q for q in data.questions if not own.isdisjoint(q.documents)))
+        return list(data.questions if self.sample is None else data.sample(self.sample, seed=seed).questions)
+
+    def open_index(self) -> Index:
+        """The passages of openqa, indexed if they are not yet."""
+        index = Index(self.indexes / "benchmark-openqa")
+        if not len(index):
+            print(index.add(self.set("openqa").documents()), file=sys.stderr)
+        return index
+
+    # -- measuring
+
+    def paragraph(self) -> dict[str, Any]:
+        answerer = Answerer(None, self.reader)
+        one, two = (self.questions(name, self.measuring) for name in SQUAD)
+        said = {name: self._read(answerer, asked, name) for name, asked in zip(SQUAD, (one, two), strict=True)}
+        both = [each for part in said.values() for each in part]
+        tales = self._read(answerer, self.questions("fairytaleqa-val"), "fairytaleqa-val")
+        weights = answerer.calibration.given if answerer.calibration else Weights()
+        result = {
+            "squad 1.1": exactness(said[SQUAD[0]]),
+            "squad 2.0": official_two(said[SQUAD[1]]) | {"threshold": weights.threshold},
+            "fairytaleqa-val, another genre": exactness(tales) | self._sureness(tales, "given"),
+            "calibration": self._sureness(both, "given"),
+            "risk by coverage": {
+                "SQuAD 1.1, paragraph given": curve(said[SQUAD[0]]),
+                "SQuAD 2, paragraph given": curve(said[SQUAD[1]]),
+            },
+        }
+        if self.weights is not None:
+            result["float32"] = self._float32(one, two, said)
+        return result
+
+    def _read(self, answerer: Answerer, asked: Sequence[Question], name: str) -> list[Said]:
+        return [likeliest(q, answerer.read(q.text, q.context)) for q in progress(asked, name)]
+
+    def _float32(self, one: Sequence[Question], two: Sequence[Question], said: dict[str, list[Said]]) -> dict[str, Any]:
+        """The reader before its compilation, with the same calibration."""
+        reader = Answerer(None, str(self.weights), calibration=Answerer(None, self.reader).calibration)
+        first = exactness(self._read(reader, one, "float32, 1.1"))
+        second = official_two(self._read(reader, two, "float32, 2.0"))
+        compiled = exactness(said[SQUAD[0]])
+        return {"squad 1.1": first, "squad 2.0": second, "F1 lost by int8": round(first["F1"] - compiled["F1"], 2)}
+
+    def open(self) -> dict[str, Any]:
+        asked = self.questions("openqa", self.measuring)
+        texts = {document.id: document.text for document in self.set("openqa").documents()}
+        with self.open_index() as index:
+            answerer = Answerer(Retriever(index), self.reader)
+            own = [likeliest(q, answerer.answer(q.text, k=K)) for q in progress(asked, "openqa")]
+            hidden = [self._hidden(answerer, index, q) for q in progress(asked[::2], "their documents hidden")]
+            others = {
+                name: [likeliest(q, answerer.answer(q.text, k=K)) for q in progress(self.questions(name), name)]
+                for name in ("cosqa-dev", "cranfield")
+            }
+            passages = len(index)
+        given = [likeliest(q, answerer.read(q.text, texts[next(iter(q.documents))])) for q in progress(asked, "given")]
+        best, right = exactness(own), exactness(given)
+        weights = answerer.calibration.searched if answerer.calibration else Weights()
+        return {
+            "passages": passages,
+            "from all passages": best | self._sureness(own, "searched"),
+            "given the right passage": right,
+            "ratio of EM": round(best["EM"] / right["EM"], 3),
+            "with its documents hidden": {"questions": len(hidden)} | self._sureness(hidden, "searched"),
+            "calibration with every other question hidden": self._sureness([*own, *hidden], "searched"),
+            "threshold": weights.threshold,
+            "EM of what is answered": exactness([each for each in own if each.found])["EM"],
+            "refused, percent": {
+                "openqa": refused(own),
+                "openqa, its documents hidden": refused(hidden),
+                **{name: refused(said) for name, said in others.items()},
+            },
+        }
+
+    def sure(self) -> dict[str, Any]:
+        with self.open_index() as index:
+            answerer = Answerer(Retriever(index), self.reader)
+            asked = self.questions(SQUAD[0], self.measuring)
+            said = [likeliest(q, answerer.answer(q.text, k=K)) for q in progress(asked, "SQuAD 1.1 put to openqa")]
+        return (
+            exactness(said)
+            | self._sureness(said, "searched")
+            | {
+                "refused, percent": refused(said),
+                "risk by coverage": {"SQuAD 1.1, from all passages of openqa": curve(said)},
+            }
         )
-        right = [exact_match(a.text, q.answers) if q.answers else 0.0 for a, q in zip(answers, asked, strict=True)]
-        error = calibration_error([a.score for a in answers], right)
-        print(f"{name}: {len(answerable)} questions, paragraph given: EM {em:.1f}, F1 {f1:.1f}")
-        print(f"  calibration error over {len(asked)} questions {error:.3f}")
-        if 0 < len(answerable) < len(asked):
-            print(f"  answerable against unanswerable by probability: balanced accuracy {balanced(answers, asked):.1f}")
 
+    def _hidden(self, answerer: Answerer, index: Index, question: Question) -> Said:
+        """The answer if the right documents were not there."""
+        hits, _ = without(question, index.search(question.text, k=K + 5), [])
+        return likeliest(replace(question, answers=()), answerer.read(question.text, hits[:K]))
 
-def balanced(answers: Sequence[object], asked: Sequence[Question]) -> float:
-    """The best mean of both classes' accuracies over all thresholds, in percent."""
-    scores = np.array([a.score for a in answers])  # type: ignore[attr-defined]
-    positive = np.array([bool(q.answers) for q in asked])
-    return 50 * max(np.mean(scores[positive] >= t) + np.mean(scores[~positive] < t) for t in scores)
+    def _sureness(self, said: Sequence[Said], mode: str) -> dict[str, Any]:
+        """Expected calibration error and Brier score, beside those of a constant, and of what chance alone makes.
 
+        The constant is the share right in fitting; chance is what exact probabilities would show on so few questions.
+        """
+        stated, right = np.array([each.probability for each in said]), np.array([float(each.right) for each in said])
+        calibration = Answerer(None, self.reader).calibration or Calibration()
+        constant = np.full(len(said), calibration.about.get("right", {}).get(mode, np.nan))
+        return {
+            "mean probability": round(float(stated.mean()), 3),
+            "share right": round(float(right.mean()), 3),
+            "calibration error": round(calibration_error(stated, right), 4),
+            "calibration error of a constant": round(calibration_error(constant, right), 4),
+            "calibration error by chance": round(by_chance(stated), 4),
+            "Brier score": round(float(np.mean((stated - right) ** 2)), 4),
+            "Brier score of a constant": round(float(np.mean((constant - right) ** 2)), 4),
+        }
 
-def measure_speed(reader: OnnxReader, torch_reader: TransformersReader, data: Path, rounds: int = 6) -> None:
-    """Answers over 20 passages per second, beside the same weights in torch, passage by passage, taken in turns.
+    def early(self) -> dict[str, Any]:
+        """Reading until the answer is settled, against reading everything."""
+        asked = self.questions("openqa", self.measuring, seed=1)
+        counting = Counting(self.reader)
+        same, moved, read = [], [], []
+        with self.open_index() as index:
+            early = Answerer(Retriever(index), self.reader)
+            early.reader = counting
+            calibration = early.calibration or Calibration()
+            unlimited = {mode: replace(getattr(calibration, mode), ceiling=None) for mode in ("ranked", "searched")}
+            whole = Answerer(None, self.reader, calibration=replace(calibration, **unlimited))
+            for question in progress(asked, "early"):
+                hits = index.search(question.text, k=K)
+                counting.texts = 0
+                one, other = (likeliest(question, a.read(question.text, hits)) for a in (early, whole))
+                read.append(counting.texts / max(len(hits), 1))
+                same.append(one.text == other.text and one.found == other.found)
+                moved.append(abs(one.probability - other.probability))
+        return {
+            "questions": len(asked),
+            "passages read, percent": round(100 * float(np.mean(read)), 1),
+            "answers unchanged, percent": round(100 * float(np.mean(same)), 2),
+            "mean change of the probability": round(float(np.mean(moved)), 4),
+        }
 
-    torch runs with as many threads as it likes and with one, as on a busy machine its threads wait for each other.
-    """
-    corpus = [d.text for d in read_dataset(data / "openqa").documents()]
-    rng = np.random.default_rng(0)
-    threads = torch.get_num_threads()
-    seconds: dict[str, list[float]] = {}
-    for question in questions(data / "openqa", rounds + 1, seed=2):
-        texts = [corpus[i] for i in rng.choice(len(corpus), K, replace=False)]
-        start = time.perf_counter()
-        reader.read(question.text, texts)
-        seconds.setdefault("ours", []).append(time.perf_counter() - start)
-        for n in sorted({1, threads}):
-            torch.set_num_threads(n)
+    def speed(self, rounds: int = 24) -> dict[str, Any]:
+        """Mean times of one answer from 20 hits, taken in turns, so that a busy machine slows all alike."""
+        slow = TransformersReader(str(self.weights))
+        threads = torch.get_num_threads()
+        seconds: dict[str, list[float]] = {}
+
+        def take(name: str, work: Callable[[], object]) -> None:
             start = time.perf_counter()
-            for text in texts:
-                torch_reader.read(question.text, [text])
-            seconds.setdefault(f"torch, passage by passage, {n} threads", []).append(time.perf_counter() - start)
-    torch.set_num_threads(threads)
-    median = {name: float(np.median(times[1:])) for name, times in seconds.items()}  # the first one loads
-    for name, time_ in median.items():
-        print(f"{K} passages, {name}: {1 / time_:.2f} answers per second, {time_ / median['ours']:.1f} times our time")
+            work()
+            seconds.setdefault(name, []).append(time.perf_counter() - start)
 
+        with self.open_index() as index:
+            answerer = Answerer(Retriever(index), self.reader)
+            asked = [q for q in self.questions("openqa", self.measuring, seed=2)][: rounds + 1]
+            for question in progress(asked, "speed"):
+                hits = index.search(question.text, k=K)
+                texts = [hit.passage.text for hit in hits]
+                take("ours, until the answer is settled", lambda: answerer.read(question.text, hits))  # noqa: B023
+                take("ours, all passages", lambda: self.reader.read(question.text, texts))  # noqa: B023
+                for n in sorted({1, threads}):
+                    torch.set_num_threads(n)
+                    take(
+                        f"torch, passage by passage, {n} threads",
+                        lambda: [slow.read(question.text, [text]) for text in texts],  # noqa: B023
+                    )
+        torch.set_num_threads(threads)
+        mean = {name: float(np.mean(times[1:])) for name, times in seconds.items()}  # the first one loads
+        fastest = min(value for name, value in mean.items() if name.startswith("torch"))
+        return {
+            name: {"answers per second": round(1 / value, 2), "times as fast as torch": round(fastest / value, 2)}
+            for name, value in mean.items()
+        } | {"questions": len(asked) - 1}
 
-def measure_open(reader: Path, data: Path, indexes: Path, sample: int) -> None:
-    """Top-1 answers over all of openqa, and what is refused, on the half that was not used to fit."""
-    with opened(data / "openqa", indexes) as index:
-        answerer = Answerer(Retriever(index), reader)
-        own = questions(data / "openqa", sample, half=1)
-        answers = [answerer.answer(q.text, k=K) for q in own]
-        likeliest = [a if a.found else next(iter(a.alternatives), a) for a in answers]
-        right = [exact_match(a.text, q.answers or ()) for a, q in zip(likeliest, own, strict=True)]
-        kept = [exact_match(a.text, q.answers or ()) for a, q in zip(answers, own, strict=True) if a.found]
-        refused = 100 * np.mean([not a.found for a in answers])
-        print(f"openqa: {len(own)} questions to {len(index)} passages: EM of the best span {100 * np.mean(right):.1f}")
-        scores = [a.score for a in likeliest]
-        print(
-            f"  calibration error {calibration_error(scores, right):.3f}, mean probability {100 * np.mean(scores):.1f}"
+    # -- fitting
+
+    def fit(self) -> Calibration:
+        """Fit all weights on the articles for calibrating, and choose the thresholds."""
+        one, two = (self.questions(name, self.calibrating) for name in SQUAD)
+        given = [self._case(q, [hit_of(q.context)]) for q in progress([*one, *two], "paragraphs")]
+        documents = {document.text: document.id for document in self.set("openqa").documents()}
+        own, hidden, other = [], [], []
+        with self.open_index() as index:
+            for i, q in enumerate(progress([replace(q, documents={documents[q.context]: 1}) for q in one], "openqa")):
+                hits = index.search(q.text, k=K)
+                spans = self.reader.read(q.text, [hit.passage.text for hit in hits])
+                own.append(case(q, hits, spans))
+                if i % HIDDEN == 0:
+                    hidden.append(case(q, *without(q, hits, spans)))
+            for name in ("cisi", "medline-1033"):
+                for q in progress(self.questions(name), name):
+                    other.append(self._case(replace(q, answers=()), index.search(q.text, k=K)))
+        in_topic = [*own, *hidden]
+        searched = [*in_topic, *other]
+        start = Weights(scale=0.3)
+        usual = [True] * len(in_topic) + [False] * len(other)
+        weights = {
+            mode: fit_weights(*zip(*cases, strict=True), mode, start, kept)  # type: ignore[misc]
+            for mode, cases, kept in (
+                ("given", given, None),
+                ("ranked", searched, usual),
+                ("searched", searched, usual),
+            )
+        }
+        answerable = np.array([True] * len(one) + [bool(q.answers) for q in two])
+        weights["given"] = replace(
+            weights["given"], threshold=best_threshold(stated(weights["given"], given), answerable)
         )
-        em = 100 * np.mean(kept)
-        print(f"  at the threshold {answerer.threshold:g}: {refused:.1f}% refused, EM of the others {em:.1f}")
-        for name in ("cosqa-dev", "cranfield"):
-            others = [answerer.answer(q.text, k=K) for q in questions(data / name, sample // 2)]
-            share = 100 * np.mean([not a.found for a in others])
-            print(f"  {name}: {share:.1f}% of {len(others)} questions refused")
+        for mode in ("ranked", "searched"):
+            likely = stated(weights[mode], own)
+            weights[mode] = replace(weights[mode], threshold=threshold_refusing(likely, REFUSED))
+            for name, cases in (("own", own), ("hidden", hidden), ("other", other)):
+                share = np.mean([p < weights[mode].threshold for p in stated(weights[mode], cases)])
+                print(f"{mode}: {100 * share:.1f}% of {len(cases)} {name} refused", file=sys.stderr)
+        about = {
+            "reader": self.reader.name,
+            "fitted on": "the articles of SQuAD for calibrating (examples/reader_data.py), given their paragraphs, and "
+            f"put to openqa (every {HIDDEN}th also with its paragraph hidden); what to refuse also on questions of "
+            "cisi and medline-1033 put to openqa",
+            "by": "examples/benchmarks/reading.py --fit",
+            "thresholds": "given: best balanced accuracy of answerable against unanswerable; after a search: "
+            f"{REFUSED:.0%} of the answerable questions refused",
+            "questions": {"given": len(given), "own": len(own), "hidden": len(hidden), "other": len(other)},
+            "right": {
+                mode: round(float(np.mean(outcomes(weights[mode], cases))), 4)
+                for mode, cases in (("given", given), ("ranked", in_topic), ("searched", in_topic))
+            },
+            "calibration error on these": {
+                mode: round(calibration_error(stated(weights[mode], cases), outcomes(weights[mode], cases)), 4)
+                for mode, cases in (("given", given), ("ranked", in_topic), ("searched", in_topic))
+            },
+        }
+        calibration = Calibration(**weights, about=about)
+        print(calibration, file=sys.stderr)
+        return calibration
+
+    def _case(self, question: Question, hits: Sequence[Hit]) -> Case:
+        return case(question, hits, self.reader.read(question.text, [hit.passage.text for hit in hits]))
 
 
-# -- fitting
+Case = tuple[Evidence, NDArray[np.bool_]]
 
 
-def fit(reader: OnnxReader, data: Path, indexes: Path, sample: int) -> None:
-    """Fit the three calibrations by maximum likelihood, and write them next to the reader."""
-    paragraphs = [q for n in ("1.1", "2.0") for q in questions(data / f"squad-v{n}-dev-open" / "squad.json.gz", sample)]
-    tales = questions(data / "fairytaleqa-val" / "squad.json.gz", sample // 2)
-    given = [read(reader, q, [Hit(passage(q.context), 0.0, 1)]) for q in [*paragraphs, *tales]]
-    searched, refusable = [], []
-    with opened(data / "openqa", indexes) as index:
-        for i, q in enumerate(questions(data / "openqa", sample, half=0)):
-            hits = index.search(q.text, k=K)
-            spans = reader.read(q.text, [hit.passage.text for hit in hits])
-            refusable.append(case(q, hits, spans))
-            if i % 3 == 0:
-                searched.append(case(*without(q, hits, spans)))
-    searched += refusable
-    stories = {d.text: d.title for d in read_dataset(data / "fairytaleqa-val").documents()}
-    with opened(data / "fairytaleqa-val", indexes) as index:
-        for q in tales:
-            searched.append(read(reader, q, index.search(q.text, k=K, where={"story": stories[q.context]})))
-    models = {
-        "given": fitted(given, ["scale", "bias"], Calibration(scale=0.3)),
-        "ranked": fitted(searched, ["scale", "bias", "rank"], Calibration(scale=0.3)),
-    }
-    likely = [models["ranked"].probability(best(models["ranked"], c)[0]) for c in refusable]
-    stored = {
-        "note": "How scores of this reader become probabilities, fitted by maximum likelihood with "
-        "examples/benchmarks/reading.py --fit, on squad-v1.1-dev-open, squad-v2.0-dev-open, openqa (a third of its "
-        "questions once more with their documents hidden) and fairytaleqa-val. The reader was trained on the articles "
-        "of the first three; fairytaleqa-val is new to it, but its answers are free in their wording. So this is a "
-        "first approximation, and no held-out calibration.",
-        "questions": {"given": len(given), "ranked": len(searched)},
-        "calibration_error_on_these": {
-            mode: round(error(models[mode], cases), 3) for mode, cases in (("given", given), ("ranked", searched))
-        },
-        "threshold_refuses": f"{REFUSED:.0%} of the openqa questions that were used to fit",
-        "threshold": round(float(np.quantile(likely, REFUSED)), 3),
-        **{mode: {key: round(value, 4) for key, value in asdict(model).items()} for mode, model in models.items()},
-    }
-    path = reader.folder / "calibration.json"
-    path.write_text(json.dumps(stored, indent=2) + "\n", "utf-8")
-    print(f"{path}:\n{path.read_text('utf-8')}")
+class Counting:
+    """A compiled reader that counts the texts it reads."""
 
+    def __init__(self, reader: OnnxReader) -> None:
+        self._reader, self.name, self.texts = reader, reader.name, 0
 
-def without(question: Question, hits: Sequence[Hit], spans: Sequence[Span]) -> tuple[Question, list[Hit], list[Span]]:
-    """The same as if the right documents were not there: their spans are gone, and other hits move up in rank."""
-    gone = [hit.passage.document_id in question.documents for hit in hits]
-    moved = [replace(hit, rank=hit.rank - int(n)) for hit, n in zip(hits, np.cumsum(gone), strict=True)]
-    return question, moved, [span for span in spans if not gone[span.text]]
-
-
-def read(reader: OnnxReader, question: Question, hits: Sequence[Hit]) -> Case:
-    return case(question, hits, reader.read(question.text, [hit.passage.text for hit in hits]))
+    def read(self, question: str, texts: Sequence[str]) -> list[Span]:
+        self.texts += len(texts)
+        return self._reader.read(question, texts)
 
 
 def case(question: Question, hits: Sequence[Hit], spans: Sequence[Span]) -> Case:
-    read = [hits[span.text] for span in spans]
-    texts = [hit.passage.text[span.start : span.end] for hit, span in zip(read, spans, strict=True)]
-    return Case(
-        np.array([span.score for span in spans], dtype=np.float64),
-        np.array([hit.rank for hit in read], dtype=np.float64),
-        np.array([" ".join(text.casefold().split()) for text in texts]),
-        np.array(
-            [bool(question.answers) and exact_match(text, question.answers or ()) > 0 for text in texts], dtype=bool
-        ),
-    )
+    return evidence(spans, hits), right_spans(spans, hits, question.answers)
 
 
-def best(model: Calibration, c: Case) -> tuple[float, bool]:
-    """The share of the likeliest text, and whether it is right."""
-    if not len(c.scores):
-        return 0.0, False
-    _, group = np.unique(c.words, return_inverse=True)
-    totals = np.bincount(group, weights=model.shares(c.scores, c.ranks))
-    return float(totals.max()), bool(c.right[group == totals.argmax()].any())
+def without(question: Question, hits: Sequence[Hit], spans: Sequence[Span]) -> tuple[list[Hit], list[Span]]:
+    """The same as if the right documents were not there: their spans are gone, and other hits move up in rank."""
+    left = [i for i, hit in enumerate(hits) if hit.passage.document_id not in question.documents]
+    place = {old: new for new, old in enumerate(left)}
+    moved = [replace(hits[old], rank=new + 1) for new, old in enumerate(left)]
+    return moved, [span._replace(text=place[span.text]) for span in spans if span.text in place]
 
 
-def loss(model: Calibration, cases: Iterable[Case]) -> float:
-    """The mean negative log-likelihood of "one of the right spans", or of "no answer" where none is right."""
-    losses = []
-    for c in cases:
-        shares = model.shares(c.scores, c.ranks)
-        likelihood = shares[c.right].sum() if c.right.any() else 1.0 - shares.sum()
-        losses.append(-np.log(max(likelihood, 1e-12)))
-    return float(np.mean(losses))
+def stated(weights: Weights, cases: Sequence[Case]) -> list[float]:
+    return [weights.probability(weights.best(known)[0]) for known, _ in cases]
 
 
-def fitted(cases: Sequence[Case], names: Sequence[str], start: Calibration) -> Calibration:
-    """The parameters `names` of least loss, and then the slope and the offset that predict the right answers best."""
-
-    def with_values(model: Calibration, names: Sequence[str], values: NDArray[np.float64]) -> Calibration:
-        return replace(model, **dict(zip(names, map(float, values), strict=True)))
-
-    first = np.array([getattr(start, name) for name in names])
-    found = minimize(lambda values: loss(with_values(start, names, values), cases), first, method="BFGS").x
-    model = with_values(start, names, found)
-    answers = [best(model, c) for c in cases]
-
-    def platt(values: NDArray[np.float64]) -> float:
-        last = with_values(model, ["slope", "offset"], values)
-        odds = [p if right else 1 - p for p, right in ((last.probability(s), right) for s, right in answers)]
-        return float(-np.mean(np.log(np.maximum(odds, 1e-12))))
-
-    return with_values(model, ["slope", "offset"], minimize(platt, np.array([1.0, 0.0]), method="BFGS").x)
+def outcomes(weights: Weights, cases: Sequence[Case]) -> list[float]:
+    return [float(right[known.group == weights.best(known)[1]].any()) for known, right in cases]
 
 
-def error(model: Calibration, cases: Sequence[Case]) -> float:
-    """The calibration error of the best answers."""
-    answers = [best(model, c) for c in cases]
-    return calibration_error([model.probability(share) for share, _ in answers], [float(right) for _, right in answers])
+def best_threshold(probabilities: Sequence[float], answerable: NDArray[np.bool_]) -> float:
+    """The one with the highest mean of both classes' accuracies."""
+    p = np.array(probabilities)
+    best = max(np.unique(p), key=lambda t: np.mean(p[answerable] >= t) + np.mean(p[~answerable] < t))
+    return float(np.floor(1e6 * best) / 1e6)
 
 
-# -- reading the data
+# -- figures
 
 
-def questions(path: Path, sample: int, *, half: int | None = None, seed: int = 0) -> tuple[Question, ...]:
-    """A sample of the questions; with `half` 0 or 1, of every other one."""
-    if not path.exists():
-        raise SystemExit(f"{path} is not there. Say where the data is: --data FOLDER")
-    dataset = read_dataset(path)
-    if half is not None:
-        dataset = replace(dataset, questions=dataset.questions[half::2])
-    return dataset.sample(sample, seed=seed).questions
+def likeliest(question: Question, answer: Answer) -> Said:
+    best = answer if answer.found else next(iter(answer.alternatives), answer)
+    return Said(question, best.text, best.score, answer.found)
 
 
-def opened(folder: Path, indexes: Path) -> Index:
-    """An index of the documents in a folder of data, made if it is not there; `story` in the metadata is the title."""
-    index = Index(indexes / f"benchmark-{folder.name}")
-    if not len(index):
-        documents = read_dataset(folder).documents()
-        print(f"{folder.name}: {index.add(replace(d, metadata={'story': d.title}) for d in documents)}")
-    return index
+def exactness(said: Sequence[Said]) -> dict[str, Any]:
+    """EM and F1 of the best spans, as by SQuAD 1.1's script."""
+    pairs = [(each.text, each.question.answers or ()) for each in said]
+    em, f1 = (100 * float(np.mean([metric(*pair) for pair in pairs])) for metric in (exact_match, token_f1))
+    return {"questions": len(said), "EM": round(em, 2), "F1": round(f1, 2)}
 
 
-def passage(text: str) -> Passage:
-    return Passage(0, "", text, 0, len(text))
+def official_two(said: Sequence[Said]) -> dict[str, Any]:
+    """EM and F1 as by SQuAD 2.0's script: where nothing is found the answer is empty. And balanced accuracies."""
+    final = [each if each.found else each._replace(text="") for each in said]
+    answerable = np.array([bool(each.question.answers) for each in said])
+    probabilities = np.array([each.probability for each in said])
+    found = np.array([each.found for each in said])
+    best = best_threshold(probabilities.tolist(), answerable)
+    return exactness(final) | {
+        "answerable": exactness([each for each in final if each.question.answers]),
+        "answerable, best spans": exactness([each for each in said if each.question.answers]),
+        "unanswerable": exactness([each for each in final if not each.question.answers]),
+        "balanced accuracy at the threshold": balanced(found, answerable),
+        "best balanced accuracy": balanced(probabilities >= best, answerable),
+    }
+
+
+def balanced(kept: NDArray[np.bool_], answerable: NDArray[np.bool_]) -> float:
+    return round(50 * float(np.mean(kept[answerable]) + np.mean(~kept[~answerable])), 1)
+
+
+def refused(said: Sequence[Said]) -> float:
+    return round(100 * float(np.mean([not each.found for each in said])), 1)
+
+
+def by_chance(p: NDArray[np.float64], draws: int = 200) -> float:
+    """The calibration error that probabilities which are exactly right have on so many questions, on average."""
+    random = np.random.default_rng(0)
+    return float(np.mean([calibration_error(p, random.random(len(p)) < p) for _ in range(draws)]))
+
+
+def curve(said: Sequence[Said]) -> list[float]:
+    """The percentage of wrong answers to the surest 2%, 4%, ..., 100% of the questions."""
+    wrong = np.array([not each.right for each in sorted(said, key=lambda each: -each.probability)])
+    parts = [wrong[: max(1, len(wrong) * n // 50)] for n in range(1, 51)]
+    return [round(100 * float(part.mean()), 2) for part in parts]
+
+
+def draw(stored: dict[str, Any], path: Path) -> None:
+    """The curves of all parts: of the surest answers, how many are wrong."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    for part in stored.values():
+        for name, points in part.get("risk by coverage", {}).items():
+            axes.plot(np.arange(2, 101, 2), points, label=name)
+    axes.set(xlabel="answered, % of the questions, the surest first", ylabel="wrong, % of the answers", xlim=(0, 100))
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+# -- small things
+
+
+def plain(title: str) -> str:
+    return title.replace("_", " ").casefold()
+
+
+def hit_of(text: str) -> Hit:
+    return Hit(Passage(0, "", text, 0, len(text)), 0.0, 1)
+
+
+def progress(items: Sequence[Question], name: str) -> Iterable[Question]:
+    start = time.monotonic()
+    yield from items
+    print(f"… {name}: {len(items)} questions, {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

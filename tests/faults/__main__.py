@@ -32,6 +32,9 @@ def main() -> int:
         if name not in CLASSES:
             parser.error(f"{name} is no class of faults; there are {', '.join(CLASSES)}")
         module = import_module(f"faults.{name}")
+        if reason := getattr(module, "unavailable", lambda: None)():
+            print(f"{name}: 0 done, it cannot run here: {reason}", flush=True)
+            continue
         count = module.FULL if options.count is None else options.count
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="faults-") as folder:

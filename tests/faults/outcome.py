@@ -5,6 +5,8 @@ A class is a module of this package with
     CI, FULL: int                                              # faults in every CI run, and in the full run
     def run(count: int, seed: int, folder: Path) -> Outcome    # injects `count` faults; `folder` is empty and its own
 
+and, where it needs something that a machine may lack, `unavailable() -> str | None`, the reason why it cannot run here.
+
 `run` raises nothing for a fault that was handled wrongly: it says so in `failures`, with what is needed to repeat it.
 """
 
