@@ -21,6 +21,7 @@ import numpy as np
 from semsearch.chunking import embedded_text
 from semsearch.errors import ClosedIndexError, IndexLockedError, StorageError
 from semsearch.filters import fields, pack, unpack
+from semsearch.seals import seal
 from semsearch.tables import SCHEMA, View, digest
 
 __all__ = ["Findings", "inspect"]
@@ -64,6 +65,13 @@ COLUMNS = {
         "reason": "text blob null",
         "release": "text",
     },
+}
+# The tables whose rows carry a seal: what names a row, and what is sealed.
+SEALED = {
+    "meta": ("name", "name, value"),
+    "documents": ("key", "id, text, title, source, metadata"),
+    "vectors": ("key", "digest, vector"),
+    "passages": ("id", 'document, start, "end", page, heading, vector'),
 }
 # Facts about the history: each query counts what must not be.
 FACTS = {
@@ -157,6 +165,9 @@ def inspect(view: View) -> Findings:
         database.all_documents(found)
     with found.reading("the table files"):
         database.all_files(found)
+    if not found.problems:
+        with found.reading("the database"):
+            database.all_seals(found)
     if found.fields:
         found.derived.append(f"the filter fields of {len(found.fields):,} documents are not those of their metadata")
     if found.unused_vectors:
@@ -279,6 +290,13 @@ class _Database(View):
                 embedded = embedded_text(document.title, heading, document.text[start:end])
                 _check_vector(id, vector, dimension, digest(embedded) == key, found)
         place.finish(found)
+
+    def all_seals(self, found: Findings) -> None:
+        """Every row that carries the hash of its content; for a database in which all else is well."""
+        for table, (name, columns) in SEALED.items():
+            for what, stored, *row in self._rows(f"SELECT {name}, seal, {columns} FROM {table}"):
+                if seal(*row) != stored:
+                    found.wrong(f"row {what} of {table} is not what was stored")
 
     def all_files(self, found: Findings) -> None:
         """That each synced file's document has the id that the file gives it."""

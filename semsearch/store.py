@@ -32,7 +32,7 @@ from semsearch.errors import (
     StorageFullError,
 )
 from semsearch.locking import flushed, writer_lock
-from semsearch.tables import SCHEMA, View, Writer
+from semsearch.tables import SCHEMA, View, Writer, put_meta
 
 __all__ = ["FORMAT", "MIGRATIONS", "Store", "translated"]
 
@@ -375,7 +375,7 @@ def _migrate(connection: sqlite3.Connection, version: int) -> None:
             f"The database cannot be brought to format {FORMAT}: it has references to rows that are missing. "
             "Nothing was changed. Restore it from a backup."
         )
-    connection.execute("INSERT OR REPLACE INTO meta VALUES ('migrations', ?)", (json.dumps(record),))
+    put_meta(connection, "migrations", record)
     connection.execute(f"PRAGMA user_version = {FORMAT}")
 
 
@@ -397,10 +397,8 @@ def _create_schema(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     for statement in SCHEMA.strip().split(";\n"):
         connection.execute(statement)
-    facts = {"uuid": secrets.token_hex(16), "created": time.time()}
-    connection.executemany(
-        "INSERT INTO meta VALUES (?, ?)", [(name, json.dumps(value)) for name, value in facts.items()]
-    )
+    put_meta(connection, "uuid", secrets.token_hex(16))
+    put_meta(connection, "created", time.time())
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {FORMAT}")
     connection.execute("COMMIT")

@@ -21,6 +21,7 @@ import numpy as np
 from semsearch.errors import CorruptIndexError, InputError
 from semsearch.filters import Where, compile_where, fields, pack, unpack
 from semsearch.records import Document, Passage
+from semsearch.seals import check_seal, seal
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["SCHEMA", "FileRow", "NewPassage", "Root", "StoredPassage", "View", "Writer", "digest"]
 
 SCHEMA = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL, seal BLOB) WITHOUT ROWID;
 CREATE TABLE commits (generation INTEGER PRIMARY KEY, token TEXT NOT NULL);
 CREATE TABLE documents (
     key INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -36,7 +37,8 @@ CREATE TABLE documents (
     title TEXT NOT NULL,
     source TEXT NOT NULL,
     metadata TEXT NOT NULL,
-    text TEXT NOT NULL
+    text TEXT NOT NULL,
+    seal BLOB
 );
 CREATE TABLE fields (
     name TEXT NOT NULL,
@@ -46,7 +48,7 @@ CREATE TABLE fields (
     PRIMARY KEY (name, kind, value, document)
 ) WITHOUT ROWID;
 CREATE INDEX fields_document ON fields (document);
-CREATE TABLE vectors (key INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, vector BLOB NOT NULL);
+CREATE TABLE vectors (key INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, vector BLOB NOT NULL, seal BLOB);
 CREATE TABLE passages (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     document INTEGER NOT NULL REFERENCES documents (key),
@@ -54,7 +56,8 @@ CREATE TABLE passages (
     "end" INTEGER NOT NULL,
     page INTEGER,
     heading TEXT NOT NULL,
-    vector INTEGER REFERENCES vectors (key)
+    vector INTEGER REFERENCES vectors (key),
+    seal BLOB
 );
 CREATE INDEX passages_document ON passages (document);
 CREATE INDEX passages_vector ON passages (vector);
@@ -157,8 +160,11 @@ class View:
     @_sound()
     def meta(self, name: str) -> Any:
         """A value of the table meta, None if there is none."""
-        row = self._rows("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-        return None if row is None else _parsed(row[0])
+        row = self._rows("SELECT value, seal FROM meta WHERE name = ?", (name,)).fetchone()
+        if row is None:
+            return None
+        check_seal(row[1], f"{name} in the table meta", name, row[0])
+        return _parsed(row[0])
 
     @_sound()
     def generation(self) -> int:
@@ -190,7 +196,7 @@ class View:
     @_sound()
     def document(self, id: str) -> Document | None:
         """The document with that id."""
-        row = self._rows("SELECT id, text, title, source, metadata FROM documents WHERE id = ?", (pack(id),)).fetchone()
+        row = self._rows(f"SELECT {_DOCUMENT} FROM documents WHERE id = ?", (pack(id),)).fetchone()
         return None if row is None else _document(*row)
 
     def key(self, id: str) -> int | None:
@@ -206,7 +212,7 @@ class View:
     @_sound()
     def documents(self, after: int, limit: int) -> list[tuple[int, Document]]:
         """Up to `limit` documents with a key above `after`, in order of their keys."""
-        sql = "SELECT key, id, text, title, source, metadata FROM documents WHERE key > ? ORDER BY key LIMIT ?"
+        sql = f"SELECT key, {_DOCUMENT} FROM documents WHERE key > ? ORDER BY key LIMIT ?"
         return [(int(key), _document(*rest)) for key, *rest in self._rows(sql, (after, limit))]
 
     def matching(self, where: Where) -> np.ndarray:
@@ -228,16 +234,15 @@ class View:
             part = [int(each) for each in ids[first : first + 500]]
             places = ", ".join("?" * len(part))
             found += self._rows(
-                f'SELECT id, document, start, "end", page, heading FROM passages WHERE id IN ({places})', part
+                f'SELECT id, document, start, "end", page, heading, vector, seal FROM passages WHERE id IN ({places})',
+                part,
             )
         result: dict[int, Passage] = {}
         document_key, document = None, None
-        for id, key, start, end, page, heading in sorted(found, key=lambda row: row[1]):
+        for id, key, start, end, page, heading, vector, stored in sorted(found, key=lambda row: row[1]):
+            check_seal(stored, f"passage {id}", key, start, end, page, heading, vector)
             if key != document_key:
-                row = self._rows(
-                    "SELECT id, text, title, source, metadata FROM documents WHERE key = ?", (key,)
-                ).fetchone()
-                document_key, document = key, _document(*row)
+                document_key, document = key, self._document(key)
             assert document is not None
             text = document.text[start:end]
             metadata = _of_passage(document, unpack(heading))
@@ -248,19 +253,25 @@ class View:
         """The passages with an id above `after`, in order, as the search legs need them."""
         with _sound():
             rows = self._rows(
-                'SELECT p.id, p.document, p.start, p."end", p.heading, v.vector FROM passages p '
+                'SELECT p.id, p.document, p.start, p."end", p.page, p.heading, p.vector, p.seal, '
+                "v.digest, v.vector, v.seal FROM passages p "
                 "LEFT JOIN vectors v ON v.key = p.vector WHERE p.id > ? ORDER BY p.id",
                 (after,),
             )
             document_key, title, text = None, "", ""
-            for id, key, start, end, heading, vector in rows:
+            for id, key, start, end, page, heading, shared, stored, digest, vector, vector_seal in rows:
+                check_seal(stored, f"passage {id}", key, start, end, page, heading, shared)
+                if shared is not None:
+                    check_seal(vector_seal, f"the vector of passage {id}", digest, vector)
                 if key != document_key:
-                    title, text = map(
-                        unpack, self._rows("SELECT title, text FROM documents WHERE key = ?", (key,)).fetchone()
-                    )
-                    document_key = key
+                    document = self._document(key)
+                    document_key, title, text = key, document.title, document.text
                 row = None if vector is None else np.frombuffer(vector, "<f4")
                 yield StoredPassage(id, title, unpack(heading), text[start:end], row)
+
+    def _document(self, key: int) -> Document:
+        row = self._rows(f"SELECT {_DOCUMENT} FROM documents WHERE key = ?", (key,)).fetchone()
+        return _document(*row)
 
     def vectors_by_passage(self) -> Iterator[tuple[int, bytes]]:
         """The id and the vector (float32, little-endian) of each passage that has one, by ascending id."""
@@ -279,7 +290,9 @@ class View:
         for first in range(0, len(digests), 500):
             part = digests[first : first + 500]
             places = ", ".join("?" * len(part))
-            for key, vector in self._rows(f"SELECT digest, vector FROM vectors WHERE digest IN ({places})", part):
+            rows = self._rows(f"SELECT digest, vector, seal FROM vectors WHERE digest IN ({places})", part)
+            for key, vector, stored in rows:
+                check_seal(stored, "a vector", key, vector)
                 known[key] = np.frombuffer(vector, "<f4")
         return known
 
@@ -318,7 +331,13 @@ def _parsed(text: str) -> Any:
         ) from error
 
 
-def _document(id: str | bytes, text: str | bytes, title: str | bytes, source: str | bytes, metadata: str) -> Document:
+_DOCUMENT = "id, text, title, source, metadata, seal"
+
+
+def _document(
+    id: str | bytes, text: str | bytes, title: str | bytes, source: str | bytes, metadata: str, stored: bytes
+) -> Document:
+    check_seal(stored, f"document {id!r}", id, text, title, source, metadata)
     return Document(unpack(id), unpack(text), unpack(title), unpack(source), _parsed(metadata))
 
 
@@ -345,26 +364,26 @@ class Writer(View):
 
     def set_meta(self, name: str, value: Any) -> None:
         """Store a JSON value in the table meta."""
-        self._rows("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, json.dumps(value, sort_keys=True)))
+        put_meta(self._connection, name, value)
 
     def put(self, document: Document, passages: Sequence[NewPassage]) -> tuple[int, list[int]]:
         """Store a document in place of the one with its id; returns its key and the ids of its passages."""
         key = self.key(document.id)
-        row = (pack(document.title), pack(document.source), dump_metadata(document), pack(document.text))
+        row = _sealed(document)
         if key is None:
-            sql = "INSERT INTO documents (title, source, metadata, text, id) VALUES (?, ?, ?, ?, ?)"
-            key = self._rows(sql, (*row, pack(document.id))).lastrowid
+            sql = f"INSERT INTO documents ({_DOCUMENT}) VALUES (?, ?, ?, ?, ?, ?)"
+            key = self._rows(sql, row).lastrowid
             assert key is not None
         else:
             self._remove_passages(key)
-            self._rows("UPDATE documents SET title = ?, source = ?, metadata = ?, text = ? WHERE key = ?", (*row, key))
+            self._rows(f"UPDATE documents SET ({_DOCUMENT}) = (?, ?, ?, ?, ?, ?) WHERE key = ?", (*row, key))
         self._put_fields(key, document)
         return key, [self._put_passage(key, passage) for passage in passages]
 
     def describe(self, key: int, document: Document) -> None:
         """Change a document's id, source and metadata, where its text, title and passages stay as they are."""
-        row = (pack(document.id), pack(document.source), dump_metadata(document), key)
-        self._rows("UPDATE documents SET id = ?, source = ?, metadata = ? WHERE key = ?", row)
+        row = (*_sealed(document), key)
+        self._rows(f"UPDATE documents SET ({_DOCUMENT}) = (?, ?, ?, ?, ?, ?) WHERE key = ?", row)
         self._put_fields(key, document)
 
     def remove(self, keys: Iterable[int]) -> None:
@@ -383,9 +402,10 @@ class Writer(View):
 
     def _put_passage(self, key: int, passage: NewPassage) -> int:
         vector = None if passage.vector is None else self._put_vector(passage.digest, passage.vector)
+        row = (key, passage.start, passage.end, passage.page, pack(passage.heading), vector)
         cursor = self._rows(
-            'INSERT INTO passages (document, start, "end", page, heading, vector) VALUES (?, ?, ?, ?, ?, ?)',
-            (key, passage.start, passage.end, passage.page, pack(passage.heading), vector),
+            'INSERT INTO passages (document, start, "end", page, heading, vector, seal) VALUES (?, ?, ?, ?, ?, ?, ?)',
+            (*row, seal(*row)),
         )
         assert cursor.lastrowid is not None
         return cursor.lastrowid
@@ -394,9 +414,9 @@ class Writer(View):
         row = self._rows("SELECT key FROM vectors WHERE digest = ?", (digest,)).fetchone()
         if row is not None:
             return int(row[0])
-        key = self._rows(
-            "INSERT INTO vectors (digest, vector) VALUES (?, ?)", (digest, vector.astype("<f4").tobytes())
-        ).lastrowid
+        values = (digest, vector.astype("<f4").tobytes())
+        sql = "INSERT INTO vectors (digest, vector, seal) VALUES (?, ?, ?)"
+        key = self._rows(sql, (*values, seal(*values))).lastrowid
         assert key is not None
         return key
 
@@ -452,8 +472,7 @@ class Writer(View):
         """Write again what `where` filters of these documents look at."""
         with self._database.atomic():
             for key in keys:
-                sql = "SELECT id, text, title, source, metadata FROM documents WHERE key = ?"
-                self._put_fields(key, _document(*self._rows(sql, (key,)).fetchone()))
+                self._put_fields(key, self._document(key))
 
     def drop_unused_vectors(self) -> None:
         """Delete the vectors of texts that no passage has."""
@@ -469,6 +488,18 @@ class Writer(View):
         self._rows("VACUUM")
         self._rows("PRAGMA optimize")
         self._rows("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def put_meta(connection: sqlite3.Connection, name: str, value: Any) -> None:
+    """Store a JSON value in the table meta, with its seal."""
+    text = json.dumps(value, sort_keys=True)
+    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?, ?)", (name, text, seal(name, text)))
+
+
+def _sealed(document: Document) -> tuple[Any, ...]:
+    strings = map(pack, (document.id, document.text, document.title, document.source))
+    row = (*strings, dump_metadata(document))
+    return (*row, seal(*row))
 
 
 def dump_metadata(document: Document) -> str:

@@ -29,6 +29,7 @@ from semsearch.errors import (
 )
 from semsearch.health import leftovers
 from semsearch.inspection import MOST
+from semsearch.seals import seal
 
 DOCUMENTS = [
     semsearch.Document(
@@ -178,7 +179,7 @@ def test_the_name_of_the_encoder_is_lost(path: Path) -> None:
     execute(path, "UPDATE meta SET value = '{}' WHERE name = 'encoder'")
     with semsearch.Index(path) as index:
         report = index.check()
-        assert "encoder in the table meta is {}" in report.problems
+        assert "encoder in the table meta is not what was stored" in report.problems[0]
         assert index.check(repair=True).problems == report.problems
 
 
@@ -257,7 +258,8 @@ def test_a_filter_field_that_is_no_text_is_repaired(path: Path) -> None:
 
 
 def test_unused_vectors_are_dropped(path: Path) -> None:
-    execute(path, "INSERT INTO vectors (digest, vector) VALUES (zeroblob(16), zeroblob(4096))")
+    sealed = seal(bytes(16), bytes(4096)).hex()
+    execute(path, f"INSERT INTO vectors VALUES (99, zeroblob(16), zeroblob(4096), x'{sealed}')")
     assert checked(path).cache == ("1 vectors are not used by any passage",)
     assert checked(path, repair=True).ok
     assert checked(path).ok
@@ -478,3 +480,28 @@ def test_errors_of_our_own_statements_are_ours_wherever_they_come(path: Path) ->
         with pytest.raises(CorruptIndexError, match="damaged"):
             index.add([("changed", "again")])
     assert os.access(path, os.W_OK)
+
+
+# -- what SQLite does not see ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("statement", "what"),
+    [
+        ("UPDATE documents SET text = 'X' || substr(text, 2) WHERE id = 'fees'", "document 'fees'"),
+        ("UPDATE documents SET source = 'elsewhere' WHERE id = 'fees'", "document 'fees'"),
+        ("UPDATE passages SET start = start + 1 WHERE id = 1", "passage 1"),
+        ("UPDATE vectors SET vector = zeroblob(4095) || x'01' WHERE key = 1", "the vector of passage 1"),
+    ],
+)
+def test_a_changed_byte_is_noticed_before_it_is_an_answer(path: Path, statement: str, what: str) -> None:
+    shutil.rmtree(path / "cache", ignore_errors=True)
+    execute(path, statement)
+    assert not checked(path).ok
+    with opened(path) as index, pytest.raises(CorruptIndexError, match=f"damaged: {what} is not what was stored"):
+        index.search("late fees", k=20)
+
+
+def test_seals_tell_kinds_and_borders_apart() -> None:
+    rows = [("ab", "c"), ("a", "bc"), ("abc",), (b"ab", "c"), (1, "c"), ("1", "c"), (None, "c"), ("", "c")]
+    assert len({seal(*row) for row in rows}) == len(rows)

@@ -21,6 +21,8 @@ from typing import Any
 from toy import WordEncoder
 
 import semsearch
+from semsearch.inspection import SEALED
+from semsearch.seals import seal
 
 DOCUMENTS = [
     semsearch.Document("fees", "Late fees are twenty cents a day. Lost books cost thirty dollars.", "Fees"),
@@ -91,6 +93,9 @@ def neutral(database: sqlite3.Connection, folder: str) -> None:
         value["modified"] = 1700000000.0
         database.execute("UPDATE documents SET metadata = ? WHERE key = ?", (json.dumps(value), key))
     database.execute("UPDATE fields SET value = 1700000000.0 WHERE name = 'modified'")
+    for table, (name, columns) in SEALED.items():
+        for what, *row in database.execute(f"SELECT {name}, {columns} FROM {table}").fetchall():
+            database.execute(f"UPDATE {table} SET seal = ? WHERE {name} = ?", (seal(*row), what))
     database.commit()
     database.execute("VACUUM")
     database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
