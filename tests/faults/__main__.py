@@ -26,7 +26,11 @@ def main() -> int:
     parser.add_argument("--count", type=int, help="faults of each class (default: the full number)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--record", action="store_true", help="add the counters to results.json")
+    parser.add_argument("--show", action="store_true", help="print the recorded results as a table, inject nothing")
     options = parser.parse_args()
+    if options.show:
+        print(table())
+        return 0
     wrong = 0
     for name in options.classes or CLASSES:
         if name not in CLASSES:
@@ -73,12 +77,31 @@ def circumstances() -> dict[str, Any]:
     }
 
 
+def table() -> str:
+    """The recorded runs of each class, added up, as Markdown."""
+    lines = ["| class | done | of the full number | wrong | commit, date |", "|---|---|---|---|---|"]
+    recorded = runs()
+    for name in CLASSES:
+        own = [run for run in recorded if run["class"] == name]
+        if not own:
+            lines.append(f"| {name} | – | – | – | not run |")
+            continue
+        done, wrong = sum(run["done"] for run in own), sum(len(run["failures"]) for run in own)
+        last = max(own, key=lambda run: run["date"])
+        share = f"{100 * done / last['full']:.0f}%"
+        lines.append(f"| {name} | {done:,} | {share} | {wrong} | {last['commit']}, {last['date']} |")
+    return "\n".join(lines)
+
+
+def runs() -> list[dict[str, Any]]:
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+
+
 def record(run: dict[str, Any]) -> None:
-    runs = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     # The same class and seed again replaces its earlier run; other seeds add up.
-    runs = [each for each in runs if (each["class"], each["seed"]) != (run["class"], run["seed"])]
-    runs.append(run)
-    RESULTS.write_text(json.dumps(sorted(runs, key=lambda each: (each["class"], each["seed"])), indent=1) + "\n")
+    kept = [each for each in runs() if (each["class"], each["seed"]) != (run["class"], run["seed"])]
+    kept.append(run)
+    RESULTS.write_text(json.dumps(sorted(kept, key=lambda each: (each["class"], each["seed"])), indent=1) + "\n")
 
 
 if __name__ == "__main__":
