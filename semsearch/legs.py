@@ -203,6 +203,7 @@ class Legs:
         try:
             manifest = json.loads((self._folder / "CURRENT.json").read_bytes())
             fits = manifest["format"] == CACHE_FORMAT and manifest["identity"] == self._identity
+            int(manifest["passages"]), dict(manifest["files"])  # what else is read from it is there
             known = view.token(int(manifest["generation"])) == manifest["token"]
             return manifest if fits and known and int(manifest["last_passage"]) <= view.last_passage() else None
         except FileNotFoundError:

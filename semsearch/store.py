@@ -22,6 +22,7 @@ from urllib.parse import quote
 from semsearch.errors import (
     ClosedIndexError,
     CorruptIndexError,
+    FilterError,
     IndexFormatError,
     IndexLockedError,
     IndexNotFoundError,
@@ -70,7 +71,9 @@ def _translation(error: sqlite3.Error | UnicodeDecodeError, location: Path) -> E
     primary = code & 0xFF
     if primary == sqlite3.SQLITE_FULL or (primary == sqlite3.SQLITE_IOERR and _no_room(location)):
         return _full(location)
-    if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or _is_no_text(error):
+    if "parser stack overflow" in str(error):
+        return FilterError("The filter is nested too deeply. Write it with fewer levels of $and, $or and $not.")
+    if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or _is_no_text(error) or _is_no_schema(error):
         return CorruptIndexError(
             f"The database of {location} is damaged ({error}). Restore it from a backup, or delete the folder and "
             "index the documents again."
@@ -88,6 +91,11 @@ def _translation(error: sqlite3.Error | UnicodeDecodeError, location: Path) -> E
 
 def _is_no_text(error: Exception) -> bool:
     return isinstance(error, UnicodeDecodeError) or "Could not decode" in str(error)
+
+
+def _is_no_schema(error: Exception) -> bool:
+    # Our statements fit our schema: where they do not, the schema is what was damaged.
+    return str(error).startswith(("no such column", "no such table", "unsupported file format"))
 
 
 def _no_room(location: Path) -> bool:

@@ -26,6 +26,7 @@ from semsearch.errors import (
     ClosedIndexError,
     CorruptIndexError,
     EncoderError,
+    FilterError,
     IndexFormatError,
     IndexLockedError,
     IndexMismatchError,
@@ -858,3 +859,38 @@ def test_the_folder_is_as_documented(tmp_path: Path) -> None:
         stem = f"g{current['generation']:06d}"
         assert f"{stem}-dense.faiss" in current["files"]
         assert all(name.startswith((f"{stem}-dense.", f"{stem}-lexical.")) for name in current["files"])
+
+
+def test_a_manifest_that_lacks_a_name_is_built_again(tmp_path: Path) -> None:
+    with semsearch.Index(tmp_path / "index", encoder=WordEncoder()) as index:
+        index.add([("fees", "late fees are charged")])
+        index.optimize()
+    manifest = tmp_path / "index" / "cache" / "CURRENT.json"
+    manifest.write_text(manifest.read_text().replace('"files"', '"filet"'))
+    with semsearch.Index(tmp_path / "index", encoder=WordEncoder()) as index:
+        assert index.search("late fees")[0].passage.document_id == "fees"
+        assert "CURRENT.json is damaged" in index.check().cache[0]
+        assert index.check(repair=True).ok
+
+
+@pytest.mark.parametrize("column", ["page", "seal", "heading"])
+def test_a_damaged_schema_is_a_damaged_database(tmp_path: Path, column: str) -> None:
+    with semsearch.Index(tmp_path / "index", encoder=WordEncoder()) as index:
+        index.add([("fees", "late fees are charged")])
+    database = tmp_path / "index" / "index.db"
+    schema, other = f"    {column} ".encode(), f"    {column[:-1]}_ ".encode()
+    content = database.read_bytes()
+    assert schema in content
+    database.write_bytes(content.replace(schema, other))
+    with pytest.raises(CorruptIndexError), semsearch.Index(tmp_path / "index", encoder=WordEncoder()) as index:
+        index.search("late fees")
+
+
+def test_a_filter_that_sqlite_cannot_parse_is_refused(tmp_path: Path) -> None:
+    where: dict[str, object] = {}
+    for _ in range(38):
+        where = {"$and": [{"a": 1}, {"$not": where}]} if len(str(where)) < 300 else {"$not": where}
+    with semsearch.Index(tmp_path / "index", encoder=WordEncoder()) as index:
+        index.add([("fees", "late fees are charged")])
+        with pytest.raises(FilterError, match="nested too deeply"):
+            index.search("late fees", where=where)
