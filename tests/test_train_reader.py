@@ -169,3 +169,20 @@ def test_a_changed_question_is_one_its_paragraph_does_not_answer(
         assert len(found) > 3
     else:
         assert found == made
+
+
+def test_the_shipped_reader_is_what_its_training_left() -> None:
+    """The compiled reader and its weights find the same spans, with nearly the same scores."""
+    from semsearch.extraction import OnnxReader, Windows, spans_of_window
+
+    model, tokenizer = train_reader.load_model("shipped")
+    windows = Windows(tokenizer.backend_tokenizer, window=384)
+    question, text = "When are late fees charged?", "Books are lent for four weeks. Late fees are charged after day 3."
+    (window,) = windows.cut(question, [text])
+    inputs = train_reader.tensors([train_reader.Encoded(window, 0, 0)], tokenizer, train_reader.torch.device("cpu"))
+    with train_reader.torch.no_grad():
+        output = model.eval()(**inputs)
+    ours = spans_of_window(window, (output.start_logits[0].numpy(), output.end_logits[0].numpy()), text)
+    shipped = OnnxReader().read(question, [text])
+    assert text[shipped[0].start : shipped[0].end] == text[ours[0].start : ours[0].end]
+    assert shipped[0].score == pytest.approx(ours[0].score, abs=1.0)
