@@ -42,6 +42,9 @@ FORMAT = 1  # in PRAGMA user_version
 # never commits (`executescript` would); references are checked at the end. A step that changes passages or vectors
 # also adds a row to the table commits, so that caches and open readers notice.
 MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {}
+# Seconds that SQLite may wait for its own locks whatever the time-out is: it takes them for moments only, when somebody
+# closes the index or goes on after a crash. Reading needs no lock of ours and must not fail for one of these.
+SETTLING = 5.0
 APPLICATION_ID = 0x53454D53  # "SEMS": tells our database from any other file called index.db
 
 
@@ -210,7 +213,7 @@ class Store:
         connection = sqlite3.connect(
             f"file:{location}?{mode_query(mode)}",
             uri=True,
-            timeout=self.timeout,
+            timeout=max(self.timeout, SETTLING),
             check_same_thread=False,
             factory=_Connection,
         )

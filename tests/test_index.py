@@ -684,6 +684,23 @@ def test_a_second_writer_is_told_who_writes(tmp_path: Path) -> None:
         assert index.add([FEES]).added == 1
 
 
+def test_opening_and_reading_outlast_the_moments_that_sqlite_locks(tmp_path: Path) -> None:
+    """P4: SQLite locks everybody out while a writer that closes tidies up; a time-out of 0 is no reason to fail then."""
+    with opened(tmp_path / "index") as index:
+        index.add([FEES])
+    database = sqlite3.connect(tmp_path / "index" / "index.db", check_same_thread=False)
+    database.execute("PRAGMA locking_mode = EXCLUSIVE")
+    database.execute("UPDATE meta SET value = value WHERE name = 'uuid'")
+    database.commit()
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        sqlite3.connect(tmp_path / "index" / "index.db", timeout=0).execute("SELECT * FROM meta")
+    release = threading.Timer(0.2, database.close)
+    release.start()
+    with opened(tmp_path / "index", timeout=0.0) as index:
+        assert found(index, "late fees") == ["fees"]
+    release.join()
+
+
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from semsearch.locking import writer_lock\n"
