@@ -129,6 +129,9 @@ class OnnxEncoder:
     """An encoder in a folder that `compile_encoder` wrote, run by onnxruntime; torch is never imported.
 
     The model is loaded at the first use. Any number of threads may use one encoder, and a forked child loads its own.
+
+    It runs on the CPU where there is a GPU, too: onnxruntime has no GPU kernels for 8-bit graphs that scale their
+    activations as they run, so each layer would go back and forth. `SentenceTransformerEncoder` is for the GPU.
     """
 
     def __init__(self, folder: str | os.PathLike[str] = SHIPPED_FOLDER) -> None:
@@ -232,9 +235,10 @@ class OnnxEncoder:
 class SentenceTransformerEncoder:
     """Any model that sentence-transformers loads from safetensors, on a GPU if there is one.
 
-    `name` is a name on the hub (from the local cache if HF_HUB_OFFLINE is set) or the path of a folder. Code that comes
-    with a model is never run. Prompts for queries and documents are the model's own. In a forked child torch works
-    with one thread, since its thread pool does not survive a fork.
+    `name` is a name on the hub (from the local cache if HF_HUB_OFFLINE is set) or the path of a folder; `device` is one
+    of torch's, such as "cpu" or "cuda:1", None for a GPU if there is one. Code that comes with a model is never run.
+    Prompts for queries and documents are the model's own. In a forked child torch works with one thread, since its
+    thread pool does not survive a fork.
     """
 
     def __init__(self, name: str, *, device: str | None = None) -> None:

@@ -2,7 +2,8 @@
 
     evaluate(retriever, "data/scifact")                     # nDCG, MAP, MRR, recall, precision, latency
     evaluate(answerer, "data/squad-v2.0-dev/dev.json.gz")   # EM, F1, calibration, latency
-    compare({"lexical": a, "hybrid": b}, [("When is it open?", "hours.md"), ...])
+    compare({"lexical": a, "hybrid": b}, [("When is it open?", "hours.md"), ...])      # semsearch.comparing
+    audit(retriever)                                        # what names, genders and places do   semsearch.audit
 
 A dataset is a BEIR folder, a SQuAD file, a JSON-lines file of questions, or a list; see `read_dataset`. Hits are
 passages while judgements are about documents, so the best passage of a document counts for it, and more passages are
@@ -13,13 +14,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -29,7 +30,6 @@ from semsearch.metrics import (
     calibration_error,
     contains_answer,
     exact_match,
-    holm,
     randomisation_test,
     score_gains,
     score_ranking,
@@ -37,12 +37,18 @@ from semsearch.metrics import (
 )
 from semsearch.records import Answer, Hit
 
+if TYPE_CHECKING:
+    from semsearch.audit import Audit, audit
+    from semsearch.comparing import Comparison, Difference, compare
+
 __all__ = [
+    "Audit",
     "Comparison",
     "Dataset",
     "Difference",
     "Evaluation",
     "Question",
+    "audit",
     "calibration_error",
     "compare",
     "evaluate",
@@ -55,6 +61,21 @@ __all__ = [
     "score_ranking",
     "token_f1",
 ]
+
+_LAZY = {
+    "Audit": "audit",
+    "Comparison": "comparing",
+    "Difference": "comparing",
+    "audit": "audit",
+    "compare": "comparing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """What is built upon `evaluate` is here too, loaded when it is asked for."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"semsearch.{_LAZY[name]}"), name)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -86,51 +107,7 @@ class Evaluation:
         rows = [[name, f"{value:.4f}"] for name, value in self.metrics.items()]
         rows += [["median ms", f"{self.median_ms:.2f}"], ["p95 ms", f"{self.p95_ms:.2f}"]]
         rows += [] if self.size is None else [["size MB", f"{self.size / 1e6:.1f}"]]
-        return f"{self.name} on {self.dataset}, {self.questions} questions\n{_table(rows)}"
-
-    __repr__ = __str__
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """A system beside the best one: `mean` is its score less the best's; `p` says how easily chance gives that much."""
-
-    system: str
-    best: str
-    mean: float
-    p: float
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Comparison:
-    """Several systems on one dataset. Prints as a table with a recommendation.
-
-    `differences` are on `metric`, to the `best` system, by the paired randomisation test, with p values corrected for
-    the number of comparisons (Holm 1979). `recommended` is the system to take, `reason` says why.
-    """
-
-    dataset: str
-    metric: str
-    evaluations: tuple[Evaluation, ...]
-    differences: tuple[Difference, ...]
-    best: str
-    recommended: str
-    reason: str
-
-    def to_dict(self, *, scores: bool = False) -> dict[str, Any]:
-        """JSON values; with the values of each question if `scores` is True."""
-        row: dict[str, Any] = {n: getattr(self, n) for n in ("dataset", "metric", "best", "recommended", "reason")}
-        row["differences"] = [{n: getattr(d, n) for n in ("system", "best", "mean", "p")} for d in self.differences]
-        return row | {"systems": [evaluation.to_dict(scores=scores) for evaluation in self.evaluations]}
-
-    def __str__(self) -> str:
-        names = list(self.evaluations[0].metrics)
-        beside = {d.system: [f"{d.mean:+.4f}", f"{d.p:.4f}"] for d in self.differences}
-        rows = [["", *names, "median ms", f"{self.metric} to best", "p"]]
-        for e in self.evaluations:
-            values = [f"{e.metrics[name]:.4f}" if name in e.metrics else "" for name in names]
-            rows.append([e.name, *values, f"{e.median_ms:.2f}", *beside.get(e.name, ["best", ""])])
-        return f"{self.dataset}, {self.evaluations[0].questions} questions\n{_table(rows)}\nTake {self.reason}"
+        return f"{self.name} on {self.dataset}, {self.questions} questions\n{text_table(rows)}"
 
     __repr__ = __str__
 
@@ -166,7 +143,7 @@ def evaluate(system: Any, dataset: object, *, k: int = 10, name: str | None = No
         raise InputError(f"Only what has search() or answer() can be evaluated, not {type(system).__name__}.")
     median, p95 = np.percentile(np.array(seconds) * 1000, [50, 95])
     return Evaluation(
-        name=name or _name(system),
+        name=name or name_of(system),
         dataset=data.name,
         questions=len({id for values in scores.values() for id in values}),
         metrics=metrics,
@@ -175,32 +152,6 @@ def evaluate(system: Any, dataset: object, *, k: int = 10, name: str | None = No
         p95_ms=float(p95),
         size=_size(system),
     )
-
-
-def compare(
-    systems: Mapping[str, Any] | Iterable[Any], dataset: object, *, k: int = 10, metric: str | None = None
-) -> Comparison:
-    """Evaluate several systems on the same questions and recommend one.
-
-    `systems` maps names to retrievers (or to answerers, not both), or is a list of them. `metric` decides; by default
-    ndcg@k for retrievers and f1 for answerers. The system with the best mean is recommended, unless one that is at
-    least 1.5 times as fast is behind by at most 0.01 and the difference is not significant (p >= 0.05).
-    """
-    named = dict(systems) if isinstance(systems, Mapping) else _names(list(systems))
-    if len(named) < 2:
-        raise InputError(f"A comparison needs at least 2 systems, not {len(named)}.")
-    answers = {name: callable(getattr(system, "answer", None)) for name, system in named.items()}
-    if len(set(answers.values())) > 1:
-        raise InputError(f"Compare retrievers with retrievers and answerers with answerers, not both: {answers}.")
-    data = read_dataset(dataset)
-    evaluations = tuple(evaluate(system, data, k=k, name=name) for name, system in named.items())
-    metric = metric or ("f1" if all(answers.values()) else f"ndcg@{k}")
-    if metric not in evaluations[0].scores:
-        raise InputError(f"There is no metric {metric!r} to compare by. Choose among {sorted(evaluations[0].scores)}.")
-    best = max(evaluations, key=lambda e: e.metrics[metric])  # the first of equals
-    differences = _differences(best, [e for e in evaluations if e is not best], metric)
-    recommended, reason = _recommend(best, evaluations, differences, metric)
-    return Comparison(data.name, metric, evaluations, differences, best.name, recommended, reason)
 
 
 _Measured = tuple[dict[str, float], dict[str, dict[str, float]], list[float]]
@@ -219,7 +170,7 @@ def _evaluate_ranking(system: Any, data: Dataset, k: int) -> _Measured:
     _search(system, questions[0].text, k)  # models load at the first search: not a part of the latency
     rankings, seconds = {}, []
     for question in questions:
-        hits, elapsed = _timed(lambda text=question.text: _search(system, text, k))  # type: ignore[misc]
+        hits, elapsed = _timed(system, lambda text=question.text: _search(system, text, k))  # type: ignore[misc]
         seconds.append(elapsed)
         rankings[question.id] = _documents(system, question, hits, k)
     if knows is None:  # then what was found says which strings are ids
@@ -260,7 +211,7 @@ def _evaluate_answers(system: Any, data: Dataset) -> _Measured:
     scores: dict[str, dict[str, float]] = {}
     stated, right, seconds = [], [], []
     for question in questions:
-        answer, elapsed = _timed(lambda question=question: ask(question))  # type: ignore[misc]
+        answer, elapsed = _timed(system, lambda question=question: ask(question))  # type: ignore[misc]
         seconds.append(elapsed)
         for metric, value in _score_answer(question, answer, searches).items():
             scores.setdefault(metric, {})[question.id] = value
@@ -354,10 +305,13 @@ def _resolve(question: Question, knows: Callable[[str], bool]) -> Question:
     return replace(question, answers=None) if question.answers == tuple(question.documents) else question
 
 
-def _timed(call: Callable[[], _T]) -> tuple[_T, float]:
+def _timed(system: Any, call: Callable[[], _T]) -> tuple[_T, float]:
+    """What a call gives, and the seconds it took; those that a shared index spared it by remembering count, too."""
+    index = _index(system)
+    spared = getattr(index, "spared", 0.0)
     start = time.perf_counter()
     value = call()
-    return value, time.perf_counter() - start
+    return value, time.perf_counter() - start + getattr(index, "spared", 0.0) - spared
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -365,13 +319,17 @@ def _mean(values: Iterable[float]) -> float:
 
 
 def _size(system: Any) -> int | None:
-    location = getattr(_index(system), "path", None)
+    return folder_size(getattr(_index(system), "path", None))
+
+
+def folder_size(location: Any) -> int | None:
+    """The bytes of the files in a folder, None if it is none."""
     if not isinstance(location, (str, PathLike)) or not Path(location).is_dir():
         return None
     return sum(path.stat().st_size for path in Path(location).rglob("*") if path.is_file())
 
 
-def _name(system: Any) -> str:
+def name_of(system: Any) -> str:
     for attribute in ("name", "mode"):
         if isinstance(value := getattr(system, attribute, None), str):
             return value
@@ -379,52 +337,7 @@ def _name(system: Any) -> str:
     return reader if isinstance(reader, str) else type(system).__name__
 
 
-def _names(systems: Sequence[Any]) -> dict[str, Any]:
-    """Names for a list; equal ones are numbered."""
-    count: Counter[str] = Counter()
-    named = {}
-    for system in systems:
-        name = _name(system)
-        count[name] += 1
-        named[name if count[name] == 1 else f"{name} ({count[name]})"] = system
-    return named
-
-
-def _differences(best: Evaluation, others: Sequence[Evaluation], metric: str) -> tuple[Difference, ...]:
-    means, ps = [], []
-    for other in others:
-        theirs, ours = other.scores[metric], best.scores[metric]
-        shared = [id for id in ours if id in theirs]
-        means.append(other.metrics[metric] - best.metrics[metric])
-        ps.append(randomisation_test([theirs[id] for id in shared], [ours[id] for id in shared]))
-    return tuple(Difference(o.name, best.name, m, p) for o, m, p in zip(others, means, holm(ps), strict=True))
-
-
-def _recommend(
-    best: Evaluation, evaluations: Sequence[Evaluation], differences: Sequence[Difference], metric: str
-) -> tuple[str, str]:
-    by_name = {e.name: e for e in evaluations}
-    faster = [
-        (by_name[d.system].median_ms, d)
-        for d in differences
-        if d.mean >= -0.01 and d.p >= 0.05 and by_name[d.system].median_ms * 1.5 <= best.median_ms
-    ]
-    top = f"{metric} {best.metrics[metric]:.4f}"
-    if faster:
-        milliseconds, chosen = min(faster, key=lambda pair: pair[0])
-        return chosen.system, (
-            f"{chosen.system}: it is as good as {best.name} ({top}) as far as these questions can tell "
-            f"({chosen.mean:+.4f}, p {chosen.p:.2g}), and a question takes {milliseconds:.2f} ms, "
-            f"not {best.median_ms:.2f}."
-        )
-    unsure = [f"{d.system} ({d.mean:+.4f}, p {d.p:.2g})" for d in differences if d.p >= 0.05]
-    doubt = f" More questions are needed to tell it from {', '.join(unsure)}." if unsure else ""
-    sure = [f"{d.system} ({d.mean:+.4f}, p {d.p:.2g})" for d in differences if d.p < 0.05]
-    better = f", significantly better than {', '.join(sure)}" if sure else ""
-    return best.name, f"{best.name}: the best {top}{better}.{doubt}"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def text_table(rows: Sequence[Sequence[str]]) -> str:
     """Columns side by side: the first to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []

@@ -1,23 +1,42 @@
-"""`where` filters: a MongoDB-like mapping becomes one SQL query with bound parameters.
+"""`where` filters: a MongoDB-like mapping becomes a tree of conditions on single fields.
 
     {"suffix": ".md", "year": {"$gte": 2020}, "$or": [{"lang": "en"}, {"tags": {"$in": ["a", "b"]}}]}
 
-The query runs over the table `fields`, which holds every metadata value as a row (document, name, kind, value). Names
-and values are only ever bound, so neither can inject anything. As in MongoDB: several keys are joined by "and", a list
-matches if one of its elements does, nested mappings are reached by dotted names, comparisons hold within one type
-(numbers, strings, booleans), `$ne` and `$nin` also match documents without the field, and None matches a null or a
-missing field. The names `id`, `title` and `source` reach the document's own, unless its metadata has such a key.
+The table `fields` holds every metadata value as a row (document, name, kind, value). `parse` makes the tree, which
+`columns` evaluates over arrays; `compile_where` makes one SQL query of it, slow where much matches, and the reference
+for what a filter means. Names and values are only ever bound, so neither can inject anything.
+
+As in MongoDB: several keys are joined by "and", a list matches if one of its elements does, nested mappings are reached
+by dotted names, comparisons hold within one type (numbers, strings, booleans), `$ne` and `$nin` also match documents
+without the field, and None matches a null or a missing field. The names `id`, `title` and `source` reach the document's
+own, unless its metadata has such a key.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from semsearch.errors import FilterError, InputError
 
-__all__ = ["Where", "compile_where", "fields", "pack", "shown", "unpack"]
+__all__ = [
+    "Among",
+    "Atom",
+    "Compared",
+    "Condition",
+    "Has",
+    "Joined",
+    "Not",
+    "Where",
+    "compile_where",
+    "fields",
+    "pack",
+    "parse",
+    "shown",
+    "unpack",
+]
 
 Where = Mapping[str, Any]
 Atom = str | int | float | bytes | None
@@ -96,90 +115,165 @@ def _float(value: int) -> float:
         return math.inf if value > 0 else -math.inf
 
 
-class _Query:
-    def __init__(self) -> None:
-        self.parameters: list[Atom] = []
+@dataclass(frozen=True, slots=True)
+class Among:
+    """One of the field's values of that kind is among `values`."""
 
-    def bind(self, *values: Atom) -> None:
-        self.parameters.extend(values)
-        if len(self.parameters) > MAX_VALUES:
+    name: str | bytes
+    kind: str
+    values: tuple[Atom, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One of the field's values of that kind is greater or smaller than `value`."""
+
+    name: str | bytes
+    kind: str
+    operator: str
+    value: Atom
+
+
+@dataclass(frozen=True, slots=True)
+class Has:
+    """The document has the field, be it null."""
+
+    name: str | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """The condition does not hold."""
+
+    part: Condition
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """All of the conditions hold ("AND"; no condition is true), or one of them does ("OR"; no condition is false)."""
+
+    operator: Literal["AND", "OR"]
+    parts: tuple[Condition, ...]
+
+
+Condition = Among | Compared | Has | Not | Joined
+
+
+class _Budget:
+    """How many values a filter may still have."""
+
+    def __init__(self) -> None:
+        self.used = 0
+
+    def take(self, count: int) -> None:
+        self.used += count
+        if self.used > MAX_VALUES:
             raise FilterError(f"The filter has more than {MAX_VALUES:,} values. Split it into several searches.")
+
+
+def parse(where: Where) -> Condition:
+    """The conditions that a filter puts. Raises FilterError.
+
+    >>> parse({"year": {"$gte": 2020}})
+    Compared(name='year', kind='n', operator='>=', value=2020)
+    """
+    return _mapping(where, _Budget(), 0)
 
 
 def compile_where(where: Where) -> tuple[str, list[Atom]]:
     """A SELECT of the keys of the documents that match, and its parameters. Raises FilterError."""
-    query = _Query()
-    return f"{_ALL} WHERE {_mapping(where, query, 0)}", query.parameters
+    parameters: list[Atom] = []
+    return f"{_ALL} WHERE {_sql(parse(where), parameters)}", parameters
 
 
-def _mapping(where: Any, query: _Query, depth: int) -> str:
+def _sql(condition: Condition, parameters: list[Atom]) -> str:
+    if isinstance(condition, Joined):
+        return _tree([_sql(part, parameters) for part in condition.parts], condition.operator)
+    if isinstance(condition, Not):
+        return f"(NOT {_sql(condition.part, parameters)})"
+    if isinstance(condition, Has):
+        parameters.append(condition.name)
+        return "key IN (SELECT document FROM fields WHERE name = ?)"
+    if isinstance(condition, Among):
+        parameters += (condition.name, condition.kind, *condition.values)
+        test = f"IN ({', '.join('?' * len(condition.values))})"
+    else:
+        parameters += (condition.name, condition.kind, condition.value)
+        test = f"{condition.operator} ?"
+    return f"key IN (SELECT document FROM fields WHERE name = ? AND kind = ? AND value {test})"
+
+
+def _tree(parts: list[str], operator: str) -> str:
+    """The parts joined as a balanced tree: SQLite refuses expressions that are more than 1,000 deep."""
+    if len(parts) < 2:
+        return parts[0] if parts else ("TRUE" if operator == "AND" else "FALSE")
+    middle = len(parts) // 2
+    return f"({_tree(parts[:middle], operator)} {operator} {_tree(parts[middle:], operator)})"
+
+
+def _joined(operator: Literal["AND", "OR"], parts: list[Condition]) -> Condition:
+    return parts[0] if len(parts) == 1 else Joined(operator, tuple(parts))
+
+
+def _mapping(where: Any, budget: _Budget, depth: int) -> Condition:
     if not isinstance(where, Mapping):
         raise FilterError(f'A filter is a mapping such as {{"suffix": ".md"}}, not {shown(where)}.')
     if depth > MAX_DEPTH:
         raise FilterError(f"The filter is nested more than {MAX_DEPTH} deep.")
-    parts = [_entry(key, value, query, depth + 1) for key, value in where.items()]
-    return _join(parts, "AND") if parts else "TRUE"
+    return _joined("AND", [_entry(key, value, budget, depth + 1) for key, value in where.items()])
 
 
-def _join(parts: list[str], operator: str) -> str:
-    """The parts joined as a balanced tree: SQLite refuses expressions that are more than 1,000 deep."""
-    if len(parts) == 1:
-        return parts[0]
-    middle = len(parts) // 2
-    return f"({_join(parts[:middle], operator)} {operator} {_join(parts[middle:], operator)})"
-
-
-def _entry(key: Any, value: Any, query: _Query, depth: int) -> str:
+def _entry(key: Any, value: Any, budget: _Budget, depth: int) -> Condition:
     if not isinstance(key, str):
         raise FilterError(f"The names in a filter are strings, not {shown(key)}.")
     if key in ("$and", "$or"):
         if isinstance(value, (str, Mapping)) or not isinstance(value, Sequence) or not value:
             raise FilterError(f"{key} takes a list of filters with at least one in it, not {shown(value)}.")
-        return _join([_mapping(each, query, depth) for each in value], "AND" if key == "$and" else "OR")
+        return _joined("AND" if key == "$and" else "OR", [_mapping(each, budget, depth) for each in value])
     if key == "$not":
-        return f"(NOT {_mapping(value, query, depth)})"
+        return Not(_mapping(value, budget, depth))
     if key.startswith("$"):
         raise FilterError(
             f"There is no operator {shown(key)} at this place. Known: $and, $or, $not, and after a name {_known()}."
         )
-    return _condition(key, value, query, depth)
+    return _condition(key, value, budget, depth)
 
 
 def _known() -> str:
     return ", ".join(_OPERATORS)
 
 
-def _condition(name: str, value: Any, query: _Query, depth: int) -> str:
+def _condition(name: str, value: Any, budget: _Budget, depth: int) -> Condition:
     if depth > MAX_DEPTH:
         raise FilterError(f"The filter is nested more than {MAX_DEPTH} deep.")
     if not isinstance(value, Mapping):
-        return _any_of(name, [value], query)
+        return _any_of(name, [value], budget)
     if not value:
         raise FilterError(f"{shown(name)} has an empty condition. Write a value, or one of {_known()}.")
-    return _join([_operator(name, each, operand, query, depth) for each, operand in value.items()], "AND")
+    return _joined("AND", [_operator(name, each, operand, budget, depth) for each, operand in value.items()])
 
 
-def _operator(name: str, operator: Any, operand: Any, query: _Query, depth: int) -> str:
+def _operator(name: str, operator: Any, operand: Any, budget: _Budget, depth: int) -> Condition:
     if operator == "$not":
         if not isinstance(operand, Mapping):
             raise FilterError(
                 f'$not takes a condition such as {{"$gt": 1}}, not {shown(operand)}. For a value use $ne.'
             )
-        return f"(NOT {_condition(name, operand, query, depth + 1)})"
+        return Not(_condition(name, operand, budget, depth + 1))
     if operator in ("$eq", "$ne"):
-        found = _any_of(name, [operand], query)
-        return found if operator == "$eq" else f"(NOT {found})"
+        found = _any_of(name, [operand], budget)
+        return found if operator == "$eq" else Not(found)
     if operator in ("$in", "$nin"):
-        found = _any_of(name, _operands(operator, operand), query)
-        return found if operator == "$in" else f"(NOT {found})"
+        found = _any_of(name, _operands(operator, operand), budget)
+        return found if operator == "$in" else Not(found)
     if operator in _COMPARISONS:
         kind, value = _value(name, operand)
         if kind == "z":
             raise FilterError(
                 f"{operator} cannot compare {shown(name)} with None. To find missing values use {{name: None}}."
             )
-        query.bind(pack(name), kind, value)
-        return f"key IN (SELECT document FROM fields WHERE name = ? AND kind = ? AND value {_COMPARISONS[operator]} ?)"
+        budget.take(3)
+        return Compared(pack(name), kind, _COMPARISONS[operator], value)
     raise FilterError(f"{shown(name)} has the operator {shown(operator)}. Known: {_known()}.")
 
 
@@ -198,17 +292,13 @@ def _value(name: str, operand: Any) -> tuple[str, Atom]:
         raise FilterError(str(error)) from None
 
 
-def _any_of(name: str, operands: list[Any], query: _Query) -> str:
-    parts: list[str] = []
+def _any_of(name: str, operands: list[Any], budget: _Budget) -> Condition:
     by_kind: dict[str, list[Atom]] = {}
     for operand in operands:
         kind, value = _value(name, operand)
         by_kind.setdefault(kind, []).append(value)
-    for kind, values in by_kind.items():
-        query.bind(pack(name), kind, *values)
-        places = ", ".join("?" * len(values))
-        parts.append(f"key IN (SELECT document FROM fields WHERE name = ? AND kind = ? AND value IN ({places}))")
-        if kind == "z":
-            query.bind(pack(name))
-            parts.append("key NOT IN (SELECT document FROM fields WHERE name = ?)")
-    return _join(parts, "OR") if parts else "FALSE"
+    budget.take(sum(2 + len(values) for values in by_kind.values()) + ("z" in by_kind))
+    parts: list[Condition] = [Among(pack(name), kind, tuple(values)) for kind, values in by_kind.items()]
+    if "z" in by_kind:
+        parts.append(Not(Has(pack(name))))
+    return _joined("OR", parts)

@@ -25,7 +25,7 @@ from semsearch.tables import View, Writer
 __all__ = ["CheckReport", "cache_problems", "leftovers", "repair", "report"]
 
 BLOCK = 2048  # vectors compared at a time
-LEFT = re.compile(r"draft-\d+|g\d{6,}-(?:dense|lexical)\..+")  # names that only we give
+LEFT = re.compile(r"draft-\d+|g\d{6,}-(?:dense|lexical|columns)\..+")  # names that only we give
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +107,12 @@ def _wrong_contents(view: View, legs: Legs) -> list[str]:
     wrong = []
     if not np.array_equal(legs.lexical(view).ids, view.ids()):
         wrong.append("the lexical index does not hold the passages of the database")
+    if not np.array_equal(legs.matching(view, {}), view.ids()):
+        wrong.append("the columns for filters do not hold the passages of the database")
     dense = legs.dense(view)
     # One random direction tells two vectors apart, and needs no second copy of all of them.
     direction = np.random.default_rng().standard_normal(dense.dimension).astype(np.float32)
-    expected_ids, expected = _projected(view, direction)
+    expected_ids, expected = _projected(view, direction, dense.kept)
     if not np.array_equal(dense.ids, expected_ids):
         wrong.append("the dense index does not hold the passages of the database that have a vector")
     elif len(expected_ids):
@@ -121,13 +123,18 @@ def _wrong_contents(view: View, legs: Legs) -> list[str]:
     return wrong
 
 
-def _projected(view: View, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The (n,) int64 ids of the passages with a vector, and (n,) float32 inner products with `direction`."""
+def _projected(
+    view: View, direction: np.ndarray, kept: Callable[[np.ndarray], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The (n,) int64 ids of the passages with a vector, and (n,) float32 inner products with `direction`.
+
+    `kept` gives vectors as the index keeps them.
+    """
     wide = direction.astype(np.float64)
     ids: list[np.ndarray] = [np.zeros(0, np.int64)]
     products: list[np.ndarray] = [np.zeros(0, np.float32)]
     for block in _blocks(view.vectors_by_passage()):
-        rows = np.stack([np.frombuffer(raw, "<f4") for _, raw in block])
+        rows = kept(np.stack([np.frombuffer(raw, "<f4") for _, raw in block]))
         ids.append(np.array([id for id, _ in block], np.int64))
         products.append(np.vecdot(rows.astype(np.float64), wide).astype(np.float32))
     return np.concatenate(ids), np.concatenate(products)

@@ -10,84 +10,52 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from hashlib import sha256
+from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 import semsearch
-from semsearch import health
 from semsearch.analysis import Analyzer, get_analyzer
-from semsearch.backup import BackupReport, back_up
+from semsearch.corpus import Corpus
+from semsearch.detection import TEXTS, detect
 from semsearch.encoding import Encoder, fingerprint, get_encoder
 from semsearch.errors import ClosedIndexError, CorruptIndexError, IndexMismatchError, InputError, ModelError
 from semsearch.filters import Where, shown
-from semsearch.fusion import Ranking
-from semsearch.health import CheckReport
 from semsearch.ingest import AddReport, Batch, checked_vectors
-from semsearch.inspection import Findings, inspect
 from semsearch.items import Item, Progress, expanded, short, to_document, watched
 from semsearch.legs import Legs
 from semsearch.lexical import get_lexical
-from semsearch.records import Answer, Document, Passage
+from semsearch.records import Answer, Document
+from semsearch.snapshots import Snapshot
 from semsearch.store import Store
-from semsearch.sync import SyncReport, resolved_folder, sync_folder
 from semsearch.tables import View, Writer
+from semsearch.vectors import check_storage
 
 if TYPE_CHECKING:
+    from semsearch.backup import BackupReport
+    from semsearch.health import CheckReport
+    from semsearch.inspection import Findings
     from semsearch.reading import Answerer
     from semsearch.retrieval import Hits
+    from semsearch.sync import SyncReport
+    from semsearch.tuning import Choice
 
 __all__ = ["AddReport", "BackupReport", "CheckReport", "Index", "Item", "Progress", "Snapshot", "SyncReport"]
 
-
-class Snapshot:
-    """One generation of an index, while it is searched. Made by `Index.snapshot`."""
-
-    def __init__(self, view: View, legs: Legs, analyzer: Analyzer) -> None:
-        self._view = view
-        self._legs = legs
-        self._analyzer = analyzer
-
-    def matching(self, where: Where | None) -> np.ndarray | None:
-        """The ids of the passages that a filter lets through, (n,) int64 ascending; None for no filter."""
-        return None if where is None else self._view.matching(where)
-
-    def dense(self, vectors: np.ndarray, k: int, allowed: np.ndarray | None = None) -> list[Ranking]:
-        """For each of the (q, dimension) query vectors, the k nearest passages by inner product."""
-        if not self._view.has_passages():
-            return [[] for _ in vectors]
-        found = self._legs.dense(self._view).search(vectors, k, allowed=allowed)
-        return [_ranking(ids, scores) for ids, scores in found]
-
-    def lexical(self, queries: Sequence[str], k: int, allowed: np.ndarray | None = None) -> list[Ranking]:
-        """For each query, the k passages with the highest BM25 score; only passages that match."""
-        if not self._view.has_passages():
-            return [[] for _ in queries]
-        leg = self._legs.lexical(self._view)
-        return [_ranking(*leg.search(self._analyzer.query(query), k, allowed=allowed)) for query in queries]
-
-    def explain(self, query: str, passage: int) -> Mapping[str, float]:
-        """The BM25 share of each term of the query in a passage."""
-        return self._legs.lexical(self._view).explain(self._analyzer.query(query), passage)
-
-    def passages(self, ids: Sequence[int]) -> dict[int, Passage]:
-        """The passages with these ids."""
-        found = self._view.passages(ids)
-        if len(found) < len(set(ids)):
-            missing = next(id for id in ids if id not in found)
-            raise CorruptIndexError(
-                f"The database is damaged: passage {missing} is found by a search, but cannot be read. "
-                "Restore a backup, or index the documents again."
-            )
-        return found
+_REPORTS = {"BackupReport": "backup", "CheckReport": "health", "SyncReport": "sync"}
 
 
-def _ranking(ids: np.ndarray, scores: np.ndarray) -> Ranking:
-    return list(zip(ids.tolist(), scores.tolist(), strict=True))
+def __getattr__(name: str) -> Any:
+    """A report's class, from its module: those that no search needs are loaded when they are first used (PEP 562)."""
+    if name not in _REPORTS:
+        raise AttributeError(f"module 'semsearch.index' has no attribute {name!r}")
+    return getattr(import_module(f"semsearch.{_REPORTS[name]}"), name)
 
 
-class Index:
+class Index(Corpus):
     """A searchable collection of documents in one folder on disk.
 
     with semsearch.Index("indexes/handbook") as index:
@@ -102,12 +70,15 @@ class Index:
         package), a name or path that sentence-transformers knows, a folder made by `compile_encoder`, or an object with
         the `Encoder` protocol. Another one than the index was made with raises IndexMismatchError.
     analyzer : how text becomes keywords: a Snowball language ("english", "german", ...), "none" for no stemming, or an
-        Analyzer; None for the one the index was made with ("english" for a new index).
+        Analyzer; None for the one the index was made with. A new index takes the language of its first texts, and
+        decides again as long as they are too few to tell; "none" where they are mixed.
     lexical : the BM25 variant: "lucene" (default), "okapi", "l", "plus", or "rank_bm25" for the rank-bm25 package.
         It is a matter of each opening, not of the index.
-    recall : the share of the true nearest passages that the dense leg has to find. The search is exact, which meets
-        every target.
-    storage : how vectors are kept; "float32".
+    recall : the share of the ten nearest passages that the dense leg should find. Search is exact up to a size, and
+        always for 1.0; beyond, an approximate index proposes candidates, with what it takes measured on the vectors.
+    storage : how vectors are kept for searching: "float32", "float16", "int8", or "pq", where beyond that size only
+        codes are kept and candidates are scored from the database. The database itself always has float32. It is a
+        matter of each opening, but the cache serves the storage it was written with: `optimize` writes it anew.
     read_only : open for searching only; works on read-only media, where it creates no file.
     timeout : seconds to wait for another process that is writing.
 
@@ -129,8 +100,7 @@ class Index:
     ) -> None:
         if not isinstance(recall, (int, float)) or not 0 < recall <= 1:
             raise InputError(f"recall is a share between 0 and 1, not {recall!r}.")
-        if storage != "float32":
-            raise InputError(f"storage={storage!r} is not known. Vectors are kept as 'float32'.")
+        self._recall, self._storage = float(recall), check_storage(storage)
         if not isinstance(timeout, (int, float)) or not timeout >= 0:
             raise InputError(f"timeout is a number of seconds, not {timeout!r}.")
         get_lexical(lexical)  # raises for a name that is not known
@@ -226,6 +196,8 @@ class Index:
         `pattern` limits the files, as "*.md" or ["docs/**/*.md", "*.txt"]; `progress` is True or False for a bar on
         the terminal, None for a bar when a person is watching, or a function of (done, total).
         """
+        from semsearch.sync import resolved_folder, sync_folder
+
         path = resolved_folder(folder)
         with self._writing() as batch:
             return sync_folder(batch, path, pattern, partial(watched, progress=progress), semsearch.__version__)
@@ -285,13 +257,39 @@ class Index:
         with self._store.writing() as writer:
             self._settle(writer, encoder)
             with self._mutex:
-                legs = self._legs_for(writer)
-                if not writer.last_passage():
-                    legs.start_empty(writer.generation())
-            yield Batch(writer, encoder, self._analyzer, legs, self._mutex)
+                legs = self._legs_for_writing(writer)
+            batch = Batch(writer, encoder, self._analyzer, legs, self._mutex)
+            if self._is_undecided(writer):
+                batch.choose = partial(self._choose_language, writer)
+            yield batch
             with self._mutex:
-                if legs.is_stale(writer):
-                    self._publish(writer, legs)
+                if batch.legs.is_stale(writer):
+                    self._publish(writer, batch.legs)
+
+    def _legs_for_writing(self, writer: Writer) -> Legs:
+        legs = self._legs_for(writer)
+        if not writer.last_passage():
+            legs.start_empty(writer.generation())
+        return legs
+
+    def _is_undecided(self, view: View) -> bool:
+        """Whether the language is still to be told from the texts; an index of an earlier release has one for good."""
+        if self._analyzer_given is not None:
+            return False
+        return view.meta("language") is None or view.meta("language_settled") is False
+
+    def _choose_language(self, writer: Writer, texts: Iterable[str]) -> tuple[Analyzer, Legs]:
+        """The language of the texts that are there, few or it would be settled, and of the first that come."""
+        found = detect(chain((document.text for _, document in writer.documents(0, TEXTS)), texts))
+        with self._mutex:
+            legs = self._legs_for_writing(writer)
+            with legs.commit(writer):
+                writer.set_meta("language", found.language)
+                writer.set_meta("language_settled", found.settled)
+            if found.language != self._analyzer.language:
+                self._analyzer, self._legs = get_analyzer(found.language), None
+                legs = self._legs_for_writing(writer)
+        return self._analyzer, legs
 
     def _settle(self, writer: Writer, encoder: Encoder) -> None:
         """Bind a new index to its models; another process may have done so first."""
@@ -300,14 +298,17 @@ class Index:
             with writer.commit():
                 writer.set_meta("encoder", own)
                 writer.set_meta("encoder_spec", _spec_of(self._encoder_given or encoder.name))
-                writer.set_meta("language", self._analyzer.language)
+                if self._analyzer_given is not None:
+                    writer.set_meta("language", self._analyzer.language)
         else:
             self._check_models(writer, writer.meta("encoder"))
 
     def _check_models(self, view: View, stored: Mapping[str, Any]) -> None:
         """An index that was opened while it was new may have been bound to other models by another process since."""
-        own = None if self._encoder is None else fingerprint(self._encoder)
-        if own not in (None, stored) or view.meta("language") != self._analyzer.language:
+        own, language = None if self._encoder is None else fingerprint(self._encoder), view.meta("language")
+        if self._analyzer_given is None and language not in (None, self._analyzer.language):
+            self._analyzer, self._legs = get_analyzer(language), None  # told from the texts meanwhile
+        if own not in (None, stored) or language not in (None, self._analyzer.language):
             raise IndexMismatchError(
                 f"{self.path} was meanwhile bound to {stored['name']} and the analyzer for {view.meta('language')!r} "
                 "by another process. Close it and open it again, without encoder= and analyzer=."
@@ -348,6 +349,8 @@ class Index:
                 analyze=self._analyzer,
                 new_lexical=partial(get_lexical, self._lexical_name),
                 identity={"uuid": view.meta("uuid"), "encoder": _hash(encoder), "analyzer": _hash(analyzer)},
+                recall=self._recall,
+                storage=self._storage,
             )
             if encoder is None:  # nothing was written yet: do not keep what does not know its dimension
                 legs, self._legs = self._legs, None
@@ -399,6 +402,31 @@ class Index:
             for last, document in rows:  # noqa: B007
                 yield document
 
+    def learn(self, choice: Choice) -> None:
+        """Store how hybrid search joins its legs from now on: what `Retriever.tune` does with its choice."""
+        with self._store.writing() as writer, self._mutex, writer.commit():
+            writer.set_meta("fusion", choice.to_dict())
+
+    def info(self) -> dict[str, Any]:
+        """What the index holds and what it was made with, JSON values: sizes, encoder, language, fusion.
+
+        `fusion` is how hybrid search joins its legs: its name, the share of the dense leg, and whether it was learned.
+        """
+        from semsearch.tuning import learned
+
+        with self._mutex, self._store.reading() as view:
+            documents, passages = view.counts()
+            stored = view.meta("fusion")
+            return {
+                "path": str(self.path),
+                "documents": documents,
+                "passages": passages,
+                "generation": view.generation(),
+                "encoder": view.meta("encoder"),
+                "language": view.meta("language"),
+                "fusion": learned(stored).to_dict() | {"learned": stored is not None},
+            }
+
     def __len__(self) -> int:
         """The number of passages."""
         with self._mutex, self._store.reading() as view:
@@ -415,6 +443,8 @@ class Index:
         >>> index.check().ok  # doctest: +SKIP
         True
         """
+        from semsearch import health
+
         if not repair:
             return health.report(self._inspected(self._store.apart))
         done: list[str] = []
@@ -431,6 +461,9 @@ class Index:
         return health.report(found, done)
 
     def _inspected(self, reading: Callable[[], AbstractContextManager[View]], *, alone: bool = False) -> Findings:
+        from semsearch import health
+        from semsearch.inspection import inspect
+
         with reading() as view:
             found = inspect(view)
         if not found.problems and not found.indexes:
@@ -474,6 +507,8 @@ class Index:
         >>> index.backup("/media/backup/handbook")  # doctest: +SKIP
         BackupReport(path='/media/backup/handbook', size=1982464, documents=12, passages=96)
         """
+        from semsearch.backup import back_up
+
         with self._store.apart() as view:
             return back_up(view, self.path, expanded(path), progress)
 

@@ -6,7 +6,7 @@ process that dies loses at most the batch that was not yet committed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +81,7 @@ class Batch:
     analyze: Callable[[str], list[str]]
     legs: Legs
     mutex: Any
+    choose: Callable[[Iterable[str]], tuple[Callable[[str], list[str]], Legs]] | None = None  # by the first texts
     added: int = 0
     updated: int = 0
     unchanged: int = 0
@@ -144,6 +145,9 @@ class Batch:
         if not self._pending and not self._files:
             return
         pending = list(self._pending.values())
+        if self.choose is not None and pending:
+            self.analyze, self.legs = self.choose(text for each in pending for text in each.texts)
+            self.choose = None
         vectors = self._vectors(pending)
         tokens = {id: [self.analyze(text) for text in each.texts] for id, each in self._pending.items()}
         added = 0

@@ -1,6 +1,6 @@
-"""BM25 over passages that come and go: an inverted index in arrays, and rank-bm25 behind the same methods.
+"""BM25 over passages that come and go: an inverted index in arrays.
 
-Both take tokens and know no analyzer. `LexicalIndex` has four variants, each with the scores of what it is named after:
+It takes tokens and knows no analyzer. It has four variants, each with the scores of what it is named after:
 
     lucene   idf = ln(1 + (N - df + 0.5) / (df + 0.5));  idf · tf / (tf + K)          Apache Lucene since 8.0
     okapi    idf = ln((N - df + 0.5) / (df + 0.5)), epsilon · mean idf if negative;
@@ -20,9 +20,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -30,19 +30,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semsearch.errors import InputError, StorageError
-from semsearch.postings import (
-    FORMAT,
-    Segment,
-    State,
-    Vocabulary,
-    build,
-    compact,
-    encode,
-    merge_alike,
-    numbering,
-    read,
-    write,
-)
+from semsearch.postings import FORMAT, Segment, State, build, compact, merge_alike, opened, refuse_repeated, write
+from semsearch.rankbm25 import RankBM25Index
+from semsearch.scan import Scan, as_ids, best, check_k
+from semsearch.vocabulary import Vocabulary
 
 __all__ = ["Lexical", "LexicalIndex", "RankBM25Index", "get_lexical"]
 
@@ -50,7 +41,6 @@ Variant = Literal["lucene", "okapi", "l", "plus"]
 Int32: TypeAlias = NDArray[np.int32]
 Int64: TypeAlias = NDArray[np.int64]
 Float64: TypeAlias = NDArray[np.float64]
-Bool: TypeAlias = NDArray[np.bool_]
 
 VARIANTS: tuple[Variant, ...] = ("lucene", "okapi", "l", "plus")
 # nDCG@10 (of 100) on scifact (train) / cranfield / cisi / medline / cosqa, variant "lucene", English analyzer:
@@ -58,8 +48,12 @@ VARIANTS: tuple[Variant, ...] = ("lucene", "okapi", "l", "plus")
 #   k1 1.2, b 0.75   69.8 / 43.3 / 39.2 / 70.1 / 38.8
 #   k1 2.0, b 0.75   69.5 / 43.5 / 39.3 / 70.3 / 38.5
 #   k1 0.9, b 0.4    69.6 / 41.6 / 37.2 / 68.2 / 36.9
+REMEMBERED = 1 << 16  # terms of which the highest gain is kept
 K1 = 1.5
 B = 0.75
+
+FILES = ("settings", "vocabulary", "offsets", "indptr", "docs", "codes", "kinds", "ids", "lengths")
+WORDS = ("vocabulary", "offsets")  # the files of the vocabulary
 
 
 class Lexical(Protocol):
@@ -82,6 +76,9 @@ class Lexical(Protocol):
 
     def explain(self, terms: Sequence[str], id: int) -> dict[str, float]:
         """Each term's share of a passage's score."""
+
+    def ceiling(self, terms: Sequence[str]) -> float:
+        """The score that no passage exceeds, inf if there is none or it is not known."""
 
     def save(self, directory: Path, stem: str) -> list[Path]:
         """Write the index into files and return their paths."""
@@ -120,8 +117,9 @@ class _Formula:
         idf = math.log(state.live - df + 0.5) - math.log(df + 0.5)
         return idf if idf >= 0 else self.epsilon * state.mean_idf
 
-    def gain(self, tf: Int32, lengths: Int32, mean_length: float) -> Float64:
-        """What an occurrence is worth, to be multiplied by the term's idf (without `always`)."""
+    def gains(self, kinds: Int64, mean_length: float) -> Float64:
+        """What each kind of posting is worth, to be multiplied by the term's idf (without `always`)."""
+        tf, lengths = kinds >> 32, kinds & 0xFFFFFFFF
         scale = 1 - self.b + (self.b / mean_length) * lengths
         if self.variant == "l":
             share = tf / scale + self.delta
@@ -131,7 +129,7 @@ class _Formula:
 
     @property
     def ceiling(self) -> float:
-        """What `gain` never exceeds."""
+        """What a gain never exceeds."""
         return {"lucene": 1.0, "l": math.inf}.get(self.variant, self.k1 + 1)
 
     @property
@@ -146,7 +144,7 @@ class _Term:
 
     term: str
     weight: float
-    rows: list[int]
+    rows: tuple[int, ...]
 
 
 class LexicalIndex:
@@ -185,6 +183,7 @@ class LexicalIndex:
             )
         self._formula = _Formula(variant, float(k1), float(b), float(delta), float(epsilon))
         self._state = State.empty()
+        self._gained: tuple[State, list[Float64]] | None = None
 
     def __repr__(self) -> str:
         return f"LexicalIndex({self._formula.variant!r}, passages={len(self)}, segments={len(self._state.segments)})"
@@ -206,28 +205,28 @@ class LexicalIndex:
     def add(self, ids: Sequence[int] | Int64, documents_tokens: Iterable[Sequence[str]]) -> None:
         """Add passages, each given by its tokens (in any order; none is fine). It costs what it adds.
 
+        The token lists may come from a generator; where the ids ascend, no more than a block of them is kept at a time.
         Raises InputError for an id that is there already or is given twice, and if there are not as many token lists as
         ids; then nothing was added.
         """
-        wanted = _as_ids(ids)
-        documents = list(documents_tokens)
-        if len(wanted) != len(documents):
-            raise InputError(
-                f"{len(wanted)} ids came with {len(documents)} token lists; there must be one for each id."
-            )
+        wanted = as_ids(ids)
+        if not np.all(wanted[1:] > wanted[:-1]):
+            documents_tokens = given = list(documents_tokens)
+            if len(given) == len(wanted):
+                order = np.argsort(wanted, kind="stable")
+                wanted, documents_tokens = wanted[order], [given[i] for i in order]
+        state = self._state
+        refuse_repeated(wanted, state.segments)
+        segment = build(wanted, documents_tokens, state.numbers)
         if not len(wanted):
             return
-        order = np.argsort(wanted)
-        state = self._state
-        _refuse_repeated(wanted[order], state.segments)
-        segment = build(wanted[order], [documents[i] for i in order], state.numbers)
         if self._formula.variant == "okapi":
-            state.links.extend(state.vocabulary.find(term) for term in list(state.numbers)[len(state.links) :])
+            state.links.extend(state.vocabulary.find(term) for term in islice(state.numbers, len(state.links), None))
         self._state = replace(state, fresh=merge_alike((*state.fresh, segment)))
 
     def remove(self, ids: Sequence[int] | Int64) -> None:
         """Remove passages; an id that is not there is no error. Their room is given back by later merges."""
-        wanted = np.unique(_as_ids(ids))
+        wanted = np.unique(as_ids(ids))
         state = self._state
         segments = list(state.segments)
         for i, segment in enumerate(segments):
@@ -245,21 +244,28 @@ class LexicalIndex:
         `allowed` are sorted ids to choose from (statistics stay those of the whole corpus). Returns ids (m,) int64 and
         scores (m,) float64, m <= k, best first, equal scores by smaller id. Raises InputError if k is less than 1.
         """
-        _check_k(k)
+        check_k(k)
         state = self._state
-        query = self._weigh(state, terms)
+        query, gains = self._weigh(state, terms), self._gains(state)
         every = sum(term.weight for term in query) * self._formula.always
         ids, scores = [], []
         for i, segment in enumerate(state.segments):
             rows = [(term.rows[i], term.weight) for term in query if term.rows[i] >= 0]
             if rows:
-                found, values = _Scan(segment, rows, self._formula, state.mean_length, k).run(allowed)
-                ids.append(segment.ids[found])
+                tops = [self._top(segment, row, gains[i], state.mean_length) for row, _ in rows]
+                found, values = Scan(segment, rows, gains[i], tops, k).run(allowed)
+                ids.append(segment.named(found))
                 scores.append(values)
         if not ids:
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float64)
-        best, values = _best(np.concatenate(ids), np.concatenate(scores), k)
-        return best, values + every
+        chosen, values = best(np.concatenate(ids), np.concatenate(scores), k)
+        return chosen, values + every
+
+    def ceiling(self, terms: Sequence[str]) -> float:
+        """The score that no passage exceeds, however often it has the terms: inf for "l", 0 if none is known."""
+        formula = self._formula
+        weight = sum(term.weight for term in self._weigh(self._state, terms))
+        return weight * (formula.ceiling + formula.always) if weight > 0 else 0.0
 
     def explain(self, terms: Sequence[str], id: int) -> dict[str, float]:
         """Each matching term's share of a passage's score, largest first.
@@ -276,10 +282,10 @@ class LexicalIndex:
         position = segment.positions(wanted)
         shares: dict[str, float] = {}
         for term in self._weigh(state, terms):
-            docs, tf = segment.postings(term.rows[i]) if term.rows[i] >= 0 else (segment.docs[:0], segment.tf[:0])
+            docs, codes = segment.postings(*(segment.span(term.rows[i]) if term.rows[i] >= 0 else (0, 0)))
             at = int(np.searchsorted(docs, position[0]))
             if at < len(docs) and docs[at] == position[0]:
-                gain = self._formula.gain(tf[at : at + 1], segment.lengths[position], state.mean_length)
+                gain = self._formula.gains(segment.kinds[codes[at : at + 1]], state.mean_length)
                 shares[term.term] = term.weight * (float(gain[0]) + self._formula.always)
         return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
@@ -289,6 +295,7 @@ class LexicalIndex:
         Nothing is pickled. The files are written in place, not synced: naming and syncing is the caller's.
         """
         self._state = state = compact(self._state)
+        state.base.verify()
         base, settings = state.base, self.settings
         arrays = {
             "settings": np.array([FORMAT, *map(str, settings.values()), str(base.tokens)]),
@@ -296,7 +303,8 @@ class LexicalIndex:
             "offsets": state.vocabulary.offsets,
             "indptr": base.indptr,
             "docs": base.docs,
-            "tf": base.tf,
+            "codes": base.codes,
+            "kinds": base.kinds,
             "ids": base.ids,
             "lengths": base.lengths,
         }
@@ -307,273 +315,67 @@ class LexicalIndex:
         index = LexicalIndex.__new__(LexicalIndex)
         index._formula = other._formula
         index._state = self._state
+        index._gained = None
         return index
 
     @classmethod
-    def load(cls, directory: Path, stem: str) -> LexicalIndex:
+    def load(cls, directory: Path, stem: str, facts: Mapping[str, Mapping[str, Any]] | None = None) -> LexicalIndex:
         """Open what `save` wrote, memory-mapped: nothing is read but what a search needs.
 
-        The caller vouches for the files' integrity. Raises StorageError if a file is missing, cut off or of another
-        format.
+        `facts` are those of `semsearch.blocks.facts` for each file, by its name; blocks are then verified when they are
+        first read, by whichever method reads them. Without facts the caller vouches for the files' integrity. Raises
+        StorageError if a file is missing, cut off or of another format, DamagedCacheError (which is one) if it is not
+        what was written.
         """
-        names = ("settings", "vocabulary", "offsets", "indptr", "docs", "tf", "ids", "lengths")
-        arrays = read(directory, stem, names, settings=7)
-        _, variant, k1, b, delta, epsilon, tokens = arrays["settings"].tolist()
+        a, files = opened(directory, stem, FILES, facts, settings=7)
+        _, variant, k1, b, delta, epsilon, tokens = a["settings"].tolist()
         index = cls(variant, k1=float(k1), b=float(b), delta=float(delta), epsilon=float(epsilon))
-        vocabulary = Vocabulary(arrays["vocabulary"], arrays["offsets"])
-        a = arrays
-        fits = len(a["indptr"]) == len(a["offsets"]) and len(a["docs"]) == len(a["tf"]) == a["indptr"][-1]
-        if not (fits and len(a["ids"]) == len(a["lengths"]) and len(a["vocabulary"]) == a["offsets"][-1]):
+        if files:
+            files["kinds"].check_all()
+        vocabulary = Vocabulary(a["vocabulary"], a["offsets"], {name: files[name] for name in WORDS if files})
+        rows = np.zeros(0, dtype=np.int64)
+        arrays = (a["indptr"], a["docs"], a["codes"], a["kinds"], a["ids"], a["lengths"])
+        base = Segment(rows, *arrays, int(tokens), files={name: files[name] for name in files if name not in WORDS})
+        if not (_fit(vocabulary, base)):
             raise StorageError(
                 f"The files {stem}-lexical.* in {directory} do not belong together. Delete them and build them again."
             )
-        rows = np.zeros(0, dtype=np.int64)
-        base = Segment(rows, a["indptr"], a["docs"], a["tf"], a["ids"], a["lengths"], int(tokens))
         index._state = State(vocabulary, base)
         return index
 
+    def _gains(self, state: State) -> list[Float64]:
+        """What each kind of posting is worth, segment by segment: the mean length, and so the state, decides."""
+        known = self._gained
+        if known is None or known[0] is not state:
+            of = [self._formula.gains(segment.kinds, state.mean_length) for segment in state.segments]
+            self._gained = known = (state, of)
+        return known[1]
+
+    def _top(self, segment: Segment, row: int, gains: Float64, mean: float) -> float:
+        """What no posting of a row is worth more than."""
+        known = segment.tops.get((self._formula, row))
+        if known is None:
+            if len(segment.tops) >= REMEMBERED:
+                segment.tops.clear()
+            _, codes = segment.postings(*segment.span(row))
+            known = segment.tops[self._formula, row] = float(gains.take(codes).max(initial=0.0)), mean
+        # Where the mean length grows r-fold, K shrinks to no less than its r-th part, and a gain grows r-fold at most.
+        return known[0] * max(1.0, mean / known[1])
+
     def _weigh(self, state: State, terms: Sequence[str]) -> list[_Term]:
         """The query's terms that the corpus has, heaviest first: an order that depends on nothing but the corpus."""
-        query = []
-        for term, count in Counter(terms).items():
-            rows = state.rows(term)
-            pairs = zip(state.segments, rows, strict=True)
+        query, counts = [], Counter(terms)
+        rows = zip(*state.rows(list(counts)), strict=True)
+        for (term, count), places in zip(counts.items(), rows, strict=True):
+            pairs = zip(state.segments, places, strict=True)
             df = sum(segment.frequency(row) for segment, row in pairs if row >= 0)
             if df:
-                query.append(_Term(term, count * self._formula.idf(df, state), rows))
+                query.append(_Term(term, count * self._formula.idf(df, state), places))
         return sorted(query, key=lambda term: (-term.weight, term.term))
 
 
-class _Scan:
-    """One query over one segment.
-
-    Terms come heaviest first. Once the terms that are left cannot lift a new passage into the best k, they are only
-    looked up for the passages that are still in question, and the long postings of common words are not read at all:
-    MaxScore (Turtle and Flood, "Query Evaluation: Strategies and Optimizations", 1995), which is exact.
-    """
-
-    def __init__(self, segment: Segment, rows: list[tuple[int, float]], formula: _Formula, mean: float, k: int) -> None:
-        self.segment = segment
-        self.terms = [(*segment.postings(row), weight) for row, weight in rows]
-        self.formula = formula
-        self.mean = mean
-        self.k = k
-        self.scores: Float64 = np.zeros(len(segment.ids))
-        self.matched: Bool = np.zeros(len(segment.ids), dtype=np.bool_)
-        weights = [weight for _, weight in rows]
-        # Above what every later term together can add; rounding must not make it too small.
-        bounds = np.cumsum([weight * formula.ceiling for weight in reversed(weights)])[::-1] * (1 + 1e-9)
-        self.rest: list[float] = bounds.tolist() if min(weights) >= 0 else [math.inf] * len(weights)
-
-    def run(self, allowed: Int64 | None) -> tuple[Int64, Float64]:
-        """Positions and scores of the best k (of a few more where scores are equal)."""
-        eligible = None if self.segment.dead is None else ~self.segment.dead
-        if allowed is not None:
-            chosen = self.segment.positions(allowed)
-            if len(chosen) * 8 < sum(len(docs) for docs, _, _ in self.terms):
-                return self._top(self._look_up(0, chosen, -math.inf))
-            eligible = np.zeros(len(self.segment.ids), dtype=np.bool_)
-            eligible[chosen] = True
-        seen = 0
-        for i, (docs, tf, weight) in enumerate(self.terms):
-            if seen >= self.k and len(docs) > seen and self.rest[i] < math.inf:
-                candidates = np.flatnonzero(self.matched).astype(np.int32)
-                threshold = _kth(self.scores[candidates], self.k)
-                if self.rest[i] < threshold:
-                    return self._top(self._look_up(i, candidates, threshold))
-            if eligible is not None:
-                keep = eligible[docs]
-                docs, tf = docs[keep], tf[keep]
-            self._score(docs, tf, weight)
-            seen += len(docs)
-        return self._top(np.flatnonzero(self.matched))
-
-    def _score(self, docs: Int32, tf: Int32, weight: float) -> None:
-        self.scores[docs] += weight * self.formula.gain(tf, self.segment.lengths[docs], self.mean)
-        self.matched[docs] = True
-
-    def _look_up(self, first: int, candidates: Int32, threshold: float) -> Int32:
-        """Score the terms from the first on for the candidates alone; returns those that may be among the best."""
-        for i in range(first, len(self.terms)):
-            docs, tf, weight = self.terms[i]
-            candidates = candidates[self.scores[candidates] + self.rest[i] >= threshold]
-            at = np.minimum(np.searchsorted(docs, candidates), len(docs) - 1)
-            hit = docs[at] == candidates
-            self._score(candidates[hit], tf[at[hit]], weight)
-        return candidates[self.matched[candidates]]
-
-    def _top(self, candidates: Any) -> tuple[Int64, Float64]:
-        # Positions are in the order of ids, so that equal scores come out by smaller id.
-        return _best(candidates.astype(np.int64), self.scores[candidates], self.k)
-
-
-class RankBM25Index:
-    """The rank_bm25 package (variants "okapi", "l" and "plus") behind the methods of `LexicalIndex`.
-
-    rank_bm25 cannot be changed once built: the first search after a change builds it again, and each search reads every
-    passage. Only passages that have a term of the query are returned, best first, equal scores by smaller id.
-
-    >>> index = RankBM25Index()
-    >>> index.add([1, 2, 3], [["late", "fee"], ["opening", "hours"], ["fee", "list"]])
-    >>> index.search(["hours"], 10)[0].tolist()
-    [2]
-    """
-
-    def __init__(self, variant: Variant = "okapi", *, k1: float = 1.5, b: float = 0.75) -> None:
-        if variant not in ("okapi", "l", "plus"):
-            raise InputError(f"rank_bm25 has no variant {variant!r}. Choose okapi, l or plus.")
-        self._variant: Variant = variant
-        self._k1, self._b = float(k1), float(b)
-        self._tokens: dict[int, list[str]] = {}
-        self._built: Any = None
-        self._ids = np.zeros(0, dtype=np.int64)
-
-    def __repr__(self) -> str:
-        return f"RankBM25Index({self._variant!r}, passages={len(self)})"
-
-    @property
-    def settings(self) -> dict[str, str | float]:
-        """The variant and its parameters, as they are stored."""
-        return {"variant": f"rank_bm25-{self._variant}", "k1": self._k1, "b": self._b}
-
-    @property
-    def ids(self) -> Int64:
-        """The passages' ids, ascending: (n,) int64."""
-        return np.array(sorted(self._tokens), dtype=np.int64)
-
-    def __len__(self) -> int:
-        return len(self._tokens)
-
-    def add(self, ids: Sequence[int] | Int64, documents_tokens: Iterable[Sequence[str]]) -> None:
-        """As `LexicalIndex.add`."""
-        wanted = _as_ids(ids)
-        documents = [list(tokens) for tokens in documents_tokens]
-        if len(wanted) != len(documents):
-            raise InputError(
-                f"{len(wanted)} ids came with {len(documents)} token lists; there must be one for each id."
-            )
-        _refuse_repeated(np.sort(wanted), ())
-        there = [id for id in wanted.tolist() if id in self._tokens]
-        if there:
-            raise InputError(
-                f"Passage {there[0]} is in the index already. Remove it first, or give the new text a new id."
-            )
-        self._tokens.update(zip(wanted.tolist(), documents, strict=True))
-        self._built = None
-
-    def remove(self, ids: Sequence[int] | Int64) -> None:
-        """As `LexicalIndex.remove`."""
-        for id in _as_ids(ids).tolist():
-            self._tokens.pop(id, None)
-        self._built = None
-
-    def search(self, terms: Sequence[str], k: int, *, allowed: Int64 | None = None) -> tuple[Int64, Float64]:
-        """As `LexicalIndex.search`."""
-        _check_k(k)
-        bm25 = self._bm25()
-        wanted = set(terms)
-        found = [] if bm25 is None else [i for i, freqs in enumerate(bm25.doc_freqs) if not wanted.isdisjoint(freqs)]
-        positions = np.array(found, dtype=np.int64)
-        if allowed is not None:
-            positions = positions[np.isin(self._ids[positions], allowed)]
-        if not len(positions):
-            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float64)
-        return _best(self._ids[positions], bm25.get_scores(list(terms))[positions], k)
-
-    def explain(self, terms: Sequence[str], id: int) -> dict[str, float]:
-        """As `LexicalIndex.explain`."""
-        if id not in self._tokens:
-            raise InputError(f"There is no passage {id} in this index, so its score cannot be explained.")
-        bm25 = self._bm25()
-        position = int(np.searchsorted(self._ids, id))
-        matching = {term: count for term, count in Counter(terms).items() if term in self._tokens[id]}
-        shares = {term: count * bm25.get_batch_scores([term], [position])[0] for term, count in matching.items()}
-        return dict(sorted(shares.items(), key=lambda item: -item[1]))
-
-    def save(self, directory: Path, stem: str) -> list[Path]:
-        """Write the passages' tokens into `{stem}-lexical.<name>.npy` files: rank_bm25 has no format of its own."""
-        numbers = numbering()
-        documents = [self._tokens[id] for id in self.ids.tolist()]
-        tokens = np.fromiter(map(numbers.__getitem__, chain.from_iterable(documents)), dtype=np.int64)
-        vocabulary = Vocabulary.of([encode(term) for term in numbers])
-        arrays = {
-            "settings": np.array([FORMAT, *map(str, self.settings.values())]),
-            "vocabulary": vocabulary.blob,
-            "offsets": vocabulary.offsets,
-            "tokens": tokens,
-            "ids": self.ids,
-            "lengths": np.array([len(tokens) for tokens in documents], dtype=np.int32),
-        }
-        return write(directory, stem, arrays)
-
-    @classmethod
-    def load(cls, directory: Path, stem: str) -> RankBM25Index:
-        """Read what `save` wrote. Raises StorageError if a file is missing, cut off or of another format."""
-        names = ("settings", "vocabulary", "offsets", "tokens", "ids", "lengths")
-        arrays = read(directory, stem, names, settings=4)
-        _, variant, k1, b = arrays["settings"].tolist()
-        index = cls(variant.removeprefix("rank_bm25-"), k1=float(k1), b=float(b))
-        encoded = Vocabulary(arrays["vocabulary"], arrays["offsets"]).terms()
-        terms = [term.decode("utf-8", "surrogatepass") for term in encoded]
-        tokens = [terms[number] for number in arrays["tokens"].tolist()]
-        ends = np.cumsum(arrays["lengths"], dtype=np.int64).tolist()
-        starts = [0, *ends[:-1]]
-        index._tokens = {
-            id: tokens[start:end] for id, start, end in zip(arrays["ids"].tolist(), starts, ends, strict=False)
-        }
-        return index
-
-    def _bm25(self) -> Any:
-        """rank_bm25 over the passages as they are now; None where there is no token at all, which it cannot take."""
-        if self._built is None and any(self._tokens.values()):
-            import rank_bm25
-
-            kind = {"okapi": rank_bm25.BM25Okapi, "l": rank_bm25.BM25L, "plus": rank_bm25.BM25Plus}[self._variant]
-            self._ids = self.ids
-            self._built = kind([self._tokens[id] for id in self._ids.tolist()], k1=self._k1, b=self._b)
-        return self._built
-
-
-def _best(ids: Int64, scores: Float64, k: int) -> tuple[Int64, Float64]:
-    """The k highest scores, best first; among equal ones the smaller ids."""
-    if len(ids) > k:
-        threshold = _kth(scores, k)
-        above, level = np.flatnonzero(scores > threshold), np.flatnonzero(scores == threshold)
-        missing = k - len(above)
-        if len(level) > missing:
-            level = level[np.argpartition(ids[level], missing - 1)[:missing]]
-        kept = np.concatenate([above, level])
-        ids, scores = ids[kept], scores[kept]
-    order = np.lexsort((ids, -scores))
-    return ids[order], scores[order]
-
-
-def _kth(scores: Float64, k: int) -> float:
-    """The k-th highest score; minus infinity where there are fewer."""
-    return float(np.partition(scores, len(scores) - k)[len(scores) - k]) if len(scores) >= k else -math.inf
-
-
-def _check_k(k: int) -> None:
-    if k < 1:
-        raise InputError(f"k={k} asks for no passage at all; k must be at least 1.")
-
-
-def _as_ids(ids: Sequence[int] | Int64) -> Int64:
-    array = np.asarray(ids)
-    if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
-        raise InputError(f"Passage ids must be a sequence of integers, not {ids!r}.")
-    return array.astype(np.int64)
-
-
-def _refuse_repeated(ids: Int64, segments: Sequence[Segment]) -> None:
-    """Raise InputError if sorted ids repeat one another or one that lives in the segments."""
-    twice = ids[1:][ids[1:] == ids[:-1]]
-    if len(twice):
-        raise InputError(f"Passage {twice[0]} is given twice. Each passage needs an id of its own.")
-    for segment in segments:
-        there = segment.positions(ids)
-        if len(there):
-            raise InputError(
-                f"Passage {segment.ids[there[0]]} is in the index already. "
-                "Remove it first, or give the new text a new id."
-            )
+def _fit(vocabulary: Vocabulary, base: Segment) -> bool:
+    """Whether the sizes of the files go together."""
+    count = base.span(len(base.indptr) - 2)[1] if len(base.indptr) > 1 else 0
+    fits = len(base.indptr) == len(vocabulary.offsets) and len(base.docs) == len(base.codes) == count
+    return fits and len(base.ids) == len(base.lengths) and len(vocabulary.blob) == vocabulary.offsets[-1]

@@ -18,9 +18,10 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
+from operator import itemgetter
 from pathlib import Path
+from typing import NamedTuple
 
 from semsearch import epub, formats, mail, markup, opendocument, sheets, slides, word
 from semsearch.archives import gunzipped
@@ -44,18 +45,22 @@ _log = logging.getLogger(__name__)
 # ---- folders ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class FileEntry:
+class FileEntry(NamedTuple):
     """A regular file that `walk` found, as the directory and one `stat` tell it.
 
     `id` is the path relative to the root, with slashes; `size` is in bytes, `mtime_ns` in nanoseconds since 1970.
     """
 
-    path: Path
+    location: str
     id: str
     size: int
     mtime_ns: int
     inode: int
+
+    @property
+    def path(self) -> Path:
+        """The location; made when it is wanted, since making it costs more than all the rest of a walk."""
+        return Path(self.location)
 
 
 def load(path: str | os.PathLike[str]) -> Iterator[Document]:
@@ -121,25 +126,22 @@ def _listed(folder: str, prefix: str) -> list[FileEntry | tuple[str, str]]:
         with os.scandir(folder) as entries:
             for entry in entries:
                 name = entry.name
-                if name.startswith(".") or name in SKIPPED_NAMES:
+                if name[0] == "." or name in SKIPPED_NAMES:
                     continue
-                if entry.is_dir(follow_symlinks=False):
+                if entry.is_file(follow_symlinks=False):
+                    try:
+                        status = entry.stat(follow_symlinks=False)
+                    except FileNotFoundError:  # removed meanwhile
+                        continue
+                    file = FileEntry(entry.path, prefix + name, status.st_size, status.st_mtime_ns, status.st_ino)
+                    found.append((name, file))
+                elif entry.is_dir(follow_symlinks=False):
                     # With its slash a folder sorts where its files do, so the whole walk is in order.
                     found.append((name + "/", (entry.path, f"{prefix}{name}/")))
-                elif entry.is_file(follow_symlinks=False) and (status := _status(entry)) is not None:
-                    file = FileEntry(Path(entry.path), prefix + name, status.st_size, status.st_mtime_ns, status.st_ino)
-                    found.append((name, file))
     except OSError as error:
         raise LoadError(folder, f"the folder cannot be listed: {error.strerror or error}") from None
-    found.sort(key=lambda pair: pair[0], reverse=True)
+    found.sort(key=itemgetter(0), reverse=True)
     return [entry for _, entry in found]
-
-
-def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
-    try:
-        return entry.stat(follow_symlinks=False)
-    except FileNotFoundError:  # removed meanwhile
-        return None
 
 
 def _matcher(pattern: str | Sequence[str] | None) -> Callable[[str], object] | None:

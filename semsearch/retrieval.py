@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
 from semsearch.display import Explanation, hits_html, hits_pandas, hits_rows, hits_text
 from semsearch.errors import IndexMismatchError, InputError
 from semsearch.filters import Where, shown
-from semsearch.fusion import Ranking, rrf
+from semsearch.fusion import Ranking
 from semsearch.records import Hit, Passage
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from semsearch.index import Index
+    from semsearch.snapshots import Snapshot
+    from semsearch.tuning import Tuning
 
 __all__ = ["Fusion", "Hits", "Reranker", "Retriever"]
 
@@ -77,8 +79,11 @@ class Retriever:
 
     `mode` is "hybrid" (meaning and keywords), "dense" (meaning) or "lexical" (keywords: only passages that match).
     `fusion` joins the two rankings in hybrid mode: a function `mine(rankings, *, k)` that takes the mapping
-    {"dense": [(passage id, score), ...], "lexical": [...]}, best first, and returns such a list of at most k.
-    `reranker` takes (query, passages) and returns a score for each; it sees the best 100 of the fusion.
+    {"dense": [(passage id, score), ...], "lexical": [...]}, best first, and returns such a list of at most k. None is
+    the one that `tune` learned for this index, or else `semsearch.fusion.absolute`.
+    `reranker` takes (query, passages) and returns a score for each; it sees the best 100 of the fusion. If it has a
+    method `with_scores(query, passages, scores)`, that is called instead. By name: "maxsim", "mmr", "reader", or a
+    cross-encoder that sentence-transformers knows.
 
     The score of a hit is the fusion's in hybrid mode, the cosine similarity in dense mode, BM25 in lexical mode.
     """
@@ -87,18 +92,23 @@ class Retriever:
         self,
         index: Index,
         mode: str = "hybrid",
-        fusion: Fusion | Callable[..., Ranking] = rrf,
-        reranker: Reranker | None = None,
+        fusion: Fusion | Callable[..., Ranking] | None = None,
+        reranker: Reranker | str | None = None,
     ) -> None:
         if not isinstance(mode, str) or mode not in LEGS:
             raise InputError(f"mode={shown(mode)} is not known. Choose one of {', '.join(map(repr, LEGS))}.")
-        for name, value in (("fusion", fusion), ("reranker", reranker)):
+        chosen: Any = reranker
+        if isinstance(reranker, str):
+            from semsearch.reranking import get_reranker
+
+            chosen = get_reranker(reranker, index.encoder, _shipped_reader)
+        for name, value in (("fusion", fusion), ("reranker", chosen)):
             if value is not None and not callable(value):
                 raise InputError(f"{name}= takes a function, not {value!r}.")
         self.index = index
         self.mode = mode
         self.fusion = fusion
-        self.reranker = reranker
+        self.reranker: Reranker | None = chosen
         self._told = False
 
     def __repr__(self) -> str:
@@ -128,21 +138,47 @@ class Retriever:
             raise InputError(f"k={shown(k)}: ask for at least 1 hit.")
         if not queries:
             return []
-        legs = LEGS[self.mode]
-        vectors = self._vectors(queries) if "dense" in legs else [None] * len(queries)
+        vectors = self._vectors(queries) if "dense" in LEGS[self.mode] else [None] * len(queries)
         width = k if self.reranker is None else max(k, DEPTH)
         found: list[_Found] = []
         with self.index.snapshot() as snapshot:
             allowed = snapshot.matching(where)
+            fusion = self.fusion or snapshot.fusion()
             for query, vector in zip(queries, vectors, strict=True):
-                rankings: dict[str, Ranking] = {}
-                if vector is not None:
-                    rankings["dense"] = snapshot.dense(vector[None, :], max(k, DEPTH), allowed)[0]
-                if "lexical" in legs:
-                    rankings["lexical"] = snapshot.lexical([query], max(k, DEPTH), allowed)[0]
-                ranking = self._joined(rankings, width)
+                rankings = _rankings(snapshot, LEGS[self.mode], query, vector, max(k, DEPTH), allowed)
+                ranking = _joined(rankings, width, fusion)
                 found.append(_Found(query, rankings, ranking, snapshot.passages([id for id, _ in ranking])))
         return [self._hits(each, k) for each in found]
+
+    def tune(self, judged: object, *, save: bool = True) -> Tuning:
+        """Choose the fusion and its weights by judged queries, and store the choice with the index if `save` is True.
+
+        `judged` is a list of (question, document id), or anything else that `read_dataset` takes and that names
+        documents. About fifty queries are enough to tell an index where one leg should lead. What was chosen holds for
+        every `Retriever` over this index that is given no fusion, and is shown by `index.info()`; tuning again
+        replaces it.
+
+        Raises InputError for fewer than five queries, for a retriever that is not hybrid, and if no judged document is
+        found for any query.
+        """
+        from semsearch.tuning import Case, judged_queries, tune
+
+        if self.mode != "hybrid":
+            raise InputError(f"mode={self.mode!r} has one leg, so there is no fusion to tune. Use mode='hybrid'.")
+        queries = judged_queries(judged, lambda id: self.index.get(id) is not None)
+        vectors = self._vectors([query for query, _ in queries])
+        cases = []
+        with self.index.snapshot() as snapshot:
+            for (query, grades), vector in zip(queries, vectors, strict=True):
+                if vector is None:  # searched by keyword only, whatever the fusion
+                    continue
+                rankings = _rankings(snapshot, LEGS["hybrid"], query, vector, DEPTH, None)
+                passages = snapshot.passages(list({id for each in rankings.values() for id, _ in each}))
+                cases.append(Case(rankings, {id: each.document_id for id, each in passages.items()}, grades))
+        report = tune(cases)
+        if save:
+            self.index.learn(report.choice)
+        return report
 
     def _vectors(self, queries: list[str]) -> list[Any]:
         """A vector for each query; None where hybrid search does better without, as the encoder lacks its script."""
@@ -164,16 +200,13 @@ class Retriever:
             )
         return True
 
-    def _joined(self, rankings: dict[str, Ranking], k: int) -> Ranking:
-        if len(rankings) == 1:
-            return next(iter(rankings.values()))[:k]
-        return _checked(self.fusion(rankings, k=k), rankings)
-
     def _hits(self, found: _Found, k: int) -> Hits:
         query, passages, ranking = found.query, found.passages, found.ranking
         rankings = dict(found.rankings)
         if self.reranker is not None:
-            ranking = rankings["rerank"] = self._reranked(query, [passages[id] for id, _ in ranking])
+            ranking = rankings["rerank"] = self._reranked(
+                query, [passages[id] for id, _ in ranking], [score for _, score in ranking]
+            )
         places = {
             leg: {id: (rank, score) for rank, (id, score) in enumerate(each, 1)} for leg, each in rankings.items()
         }
@@ -191,13 +224,38 @@ class Retriever:
             query,
         )
 
-    def _reranked(self, query: str, passages: list[Passage]) -> list[tuple[int, float]]:
+    def _reranked(self, query: str, passages: list[Passage], first: list[float]) -> list[tuple[int, float]]:
         assert self.reranker is not None
-        scores = [float(score) for score in self.reranker(query, passages)]
+        with_scores = getattr(self.reranker, "with_scores", None)
+        given = self.reranker(query, passages) if with_scores is None else with_scores(query, passages, first)
+        scores = [float(score) for score in given]
         if len(scores) != len(passages):
             raise InputError(f"The reranker {self.reranker!r} gave {len(scores)} scores for {len(passages)} passages.")
         order = sorted(range(len(scores)), key=lambda place: (-scores[place], place))
         return [(passages[place].id, scores[place]) for place in order]
+
+
+def _rankings(
+    snapshot: Snapshot, legs: tuple[str, ...], query: str, vector: Any, depth: int, allowed: Any
+) -> dict[str, Ranking]:
+    rankings: dict[str, Ranking] = {}
+    if vector is not None:
+        rankings["dense"] = snapshot.dense(vector[None, :], depth, allowed)[0]
+    if "lexical" in legs:
+        rankings["lexical"] = snapshot.lexical([query], depth, allowed)[0]
+    return rankings
+
+
+def _joined(rankings: dict[str, Ranking], k: int, fusion: Fusion) -> Ranking:
+    if len(rankings) == 1:
+        return next(iter(rankings.values()))[:k]
+    return _checked(fusion(rankings, k=k), rankings)
+
+
+def _shipped_reader() -> Any:
+    from semsearch.extraction import OnnxReader
+
+    return OnnxReader()
 
 
 def _check_query(query: Any) -> None:

@@ -128,6 +128,7 @@ class _Cursor(sqlite3.Cursor):
     execute = _translating(sqlite3.Cursor.execute)
     executemany = _translating(sqlite3.Cursor.executemany)
     fetchone = _translating(sqlite3.Cursor.fetchone)
+    fetchmany = _translating(sqlite3.Cursor.fetchmany)
     fetchall = _translating(sqlite3.Cursor.fetchall)
     __next__ = _translating(sqlite3.Cursor.__next__)
 
@@ -332,8 +333,6 @@ class Store:
     @contextmanager
     def writing(self) -> Iterator[Writer]:
         """The Writer, under the lock: IndexLockedError if that is not free within the time-out."""
-        from sqlite_utils import Database
-
         self._refuse_closed()
         if self.read_only:
             raise ReadOnlyIndexError(f"{self.folder} was opened with read_only=True. Open it without to change it.")
@@ -347,7 +346,7 @@ class Store:
                 held.callback(connection.close)
             self._same_format(connection)
             self._wrote = True
-            yield Writer(Database(connection, execute_plugins=False))
+            yield Writer(connection)
 
     def abandon(self) -> None:
         """Forget the connection without closing it: in a forked child it belongs to the parent."""

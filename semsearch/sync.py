@@ -22,7 +22,7 @@ from semsearch.items import expanded
 from semsearch.loading import FileEntry, walk
 from semsearch.parsing import AHEAD, Parser, ParserUnavailableError
 from semsearch.records import Document
-from semsearch.tables import FileRow, Root, Writer
+from semsearch.tables import FileRow, FileState, Root, Writer
 
 __all__ = ["SyncReport", "sync_folder"]
 
@@ -51,44 +51,105 @@ class _Look:
 
 @dataclass
 class _Sync:
+    """A folder on its way in.
+
+    `states` and `failed` hold what is known of the files of the roots that reach into the folder. Looking for changes
+    takes out of `states` what is as it was; `unmet` are then the files, by root, that it did not meet.
+    """
+
     batch: Batch
     writer: Writer
     parser: Parser
     release: str
     roots: list[Root]
-    known: dict[int, dict[str, FileRow]]
-    seen: set[tuple[int, str]] = field(default_factory=set)
+    folder: Path
+    states: dict[int, set[FileState]] = field(default_factory=dict)
+    failed: dict[int, dict[str, FileRow]] = field(default_factory=dict)
+    unmet: dict[int, set[str]] = field(default_factory=dict)
     failures: list[tuple[str, str]] = field(default_factory=list)
     removed: int = 0
     by_digest: dict[str, list[tuple[int, FileRow]]] = field(default_factory=dict)
     looks: dict[Path, _Look] = field(default_factory=dict)
 
-    # -- one file ------------------------------------------------------------------------------------------------
-
-    def place(self, path: Path) -> tuple[Root, str]:
-        """The root that a file belongs to (the deepest one) and its path relative to it."""
+    def __post_init__(self) -> None:
         for root in self.roots:
-            if path.is_relative_to(root.path):
-                return root, path.relative_to(root.path).as_posix()
-        raise AssertionError(path)
+            self.states[root.key] = self.writer.file_states(root.key)
+            self.failed[root.key] = self.writer.failed_files(root.key)
+        # Names as `walk` gives them, relative to the folder, become names relative to a root by their beginnings.
+        holder = self.roots[-1]
+        inner = [(f"{_relative(root.path, self.folder)}/", root) for root in self.roots if _is_below(root, self.folder)]
+        beginning = _relative(self.folder, holder.path)
+        self._inner = inner
+        self._holder = holder
+        self._beginning = "" if beginning == "." else f"{beginning}/"
+
+    # -- what changed --------------------------------------------------------------------------------------------
+
+    def place(self, id: str) -> tuple[Root, str]:
+        """The root that a file of the folder belongs to (the deepest one) and its path relative to it."""
+        for beginning, root in self._inner:
+            if id.startswith(beginning):
+                return root, id[len(beginning) :]
+        return self._holder, self._beginning + id
+
+    def changed(self, pattern: str | Sequence[str] | None) -> list[FileEntry]:
+        """The files that have to be read; notes which are not met, and which contents are known under another name."""
+        changed: list[FileEntry] = []
+        indexes: dict[str, bool] = {}
+        for entry in walk(self.folder, pattern):
+            if isinstance(entry, LoadError):
+                self.failures.append((entry.path, entry.reason))
+                continue
+            parent = entry.id[: entry.id.rfind("/") + 1]
+            if not self._is_in_index(parent, indexes) and not self.is_unchanged(entry):
+                changed.append(entry)
+        for root in self.roots:
+            self.unmet[root.key] = {state[0] for state in self.states[root.key]} | self.failed[root.key].keys()
+        for entry in changed:
+            root, path = self.place(entry.id)
+            self.unmet[root.key].discard(path)
+        if changed:
+            self._note_digests()
+        return changed
 
     def is_unchanged(self, entry: FileEntry) -> bool:
         """Whether the file is as it was; counts it if so."""
-        root, path = self.place(entry.path)
-        row = self.known[root.key].get(path)
-        self.seen.add((root.key, path))
-        if row is None or (row.size, row.mtime_ns, row.inode) != (entry.size, entry.mtime_ns, entry.inode):
+        root, path = self.place(entry.id)
+        state = (path, entry.size, entry.mtime_ns, entry.inode)
+        states = self.states[root.key]
+        if state in states:
+            states.remove(state)
+            self.batch.unchanged += 1
+            return True
+        row = self.failed[root.key].get(path)
+        # Another release may read what this one could not.
+        if row is None or (row.path, row.size, row.mtime_ns, row.inode) != state or row.release != self.release:
             return False
-        if row.reason is not None:
-            if row.release != self.release:  # another release may read what this one could not
-                return False
-            self.failures.append((str(entry.path), row.reason))
-            return row.document is None or self._count_unchanged()
-        return self._count_unchanged()
-
-    def _count_unchanged(self) -> bool:
-        self.batch.unchanged += 1
+        del self.failed[root.key][path]
+        self.failures.append((str(entry.path), row.reason or ""))
+        if row.document is not None:
+            self.batch.unchanged += 1
         return True
+
+    def _is_in_index(self, inner: str, known: dict[str, bool]) -> bool:
+        """Whether a folder is an index of ours or lies in one: opening its database here would drop SQLite's locks."""
+        if inner not in known:
+            outer = inner[: inner.rfind("/", 0, -1) + 1]
+            # One quick look at each folder; a Path alone would take longer.
+            suspect = os.access(f"{self.folder}/{inner}index.db", os.F_OK)
+            known[inner] = (suspect and _is_index(Path(self.folder, inner))) or (
+                inner != "" and self._is_in_index(outer, known)
+            )
+        return known[inner]
+
+    def _note_digests(self) -> None:
+        for key, paths in self.unmet.items():
+            for path in sorted(paths - self.failed[key].keys()):
+                row = self.writer.file(key, path)
+                if row is not None and row.document is not None and row.digest:
+                    self.by_digest.setdefault(row.digest, []).append((key, row))
+
+    # -- one file ------------------------------------------------------------------------------------------------
 
     def expect(self, entry: FileEntry) -> None:
         """Have a file parsed that `take` will soon be called for, if it is likely to need it.
@@ -98,15 +159,15 @@ class _Sync:
         if entry.path in self.looks:
             return
         look = self.looks[entry.path] = _look(entry)
-        root, path = self.place(entry.path)
-        row = self.known[root.key].get(path)
+        root, path = self.place(entry.id)
+        row = self.writer.file(root.key, path)
         if look.failure is None and look.digest not in self.by_digest and (row is None or row.digest != look.digest):
             self.parser.expect(entry.path)
 
     def take(self, entry: FileEntry) -> None:
         """Read a new or changed file; a failure is noted with its reason."""
-        root, path = self.place(entry.path)
-        row = self.known[root.key].get(path)
+        root, path = self.place(entry.id)
+        row = self.writer.file(root.key, path)
         look = self.looks.pop(entry.path, None) or _look(entry)
         settled, digest = look.settled, look.digest
         try:
@@ -148,7 +209,7 @@ class _Sync:
         """A file with this content that is gone from where it was, if the name's suffix did not change."""
         for key, row in self.by_digest.get(digest, ()):
             origin = next(each for each in self.roots if each.key == key)
-            gone = (key, row.path) not in self.seen and _is_gone(Path(origin.path, row.path))
+            gone = _is_gone(Path(origin.path, row.path))
             free = self.writer.key(root.prefix + path) is None
             if gone and free and Path(path).suffix.lower() == Path(row.path).suffix.lower():
                 return origin, row
@@ -158,24 +219,25 @@ class _Sync:
         origin, row = moved
         stored = self.writer.document(origin.prefix + row.path)
         assert stored is not None
-        self.known[origin.key].pop(row.path)
+        self.unmet[origin.key].discard(row.path)
         self.by_digest[row.digest].remove((origin.key, row))
         document = _described(stored, root.prefix + fresh.path, entry)
         self.batch.describe(stored.id, document, FileNote(root.key, fresh), moved_from=(origin.key, row.path))
 
     # -- what is gone --------------------------------------------------------------------------------------------
 
-    def remove_gone(self, folder: Path) -> None:
-        """Remove the documents of files inside `folder` that are no longer on the disk."""
+    def remove_gone(self) -> None:
+        """Remove the documents of files inside the folder that are no longer on the disk."""
         keys: list[int] = []
         rows: list[tuple[int, str]] = []
         for root in self.roots:
-            for path, row in self.known[root.key].items():
+            for path in sorted(self.unmet[root.key]):
                 location = Path(root.path, path)
-                if (root.key, path) in self.seen or not location.is_relative_to(folder) or not _is_gone(location):
+                if not location.is_relative_to(self.folder) or not _is_gone(location):
                     continue
                 rows.append((root.key, path))
-                if row.document is not None:
+                row = self.writer.file(root.key, path)
+                if row is not None and row.document is not None:
                     keys.append(row.document)
         for first in range(0, len(rows), 1000):
             self._remove(keys[first : first + 1000], rows[first : first + 1000])
@@ -200,16 +262,15 @@ def sync_folder(
     root = _root_for(batch, folder)
     roots = sorted(writer.roots(), key=lambda each: len(each.path), reverse=True)
     inside = [each for each in roots if each.key == root.key or Path(each.path).is_relative_to(root.path)]
-    known = {each.key: writer.files(each.key) for each in inside}
     with Parser() as parser:
-        work = _Sync(batch, writer, parser, release, roots, known)
-        changed = _changed(work, folder, pattern)
+        work = _Sync(batch, writer, parser, release, inside, folder)
+        changed = work.changed(pattern)
         for number, entry in enumerate(progress(changed)):
             for coming in changed[number : number + AHEAD]:
                 work.expect(coming)
             work.take(entry)
         batch.commit()
-    work.remove_gone(folder)
+    work.remove_gone()
     return SyncReport(
         batch.added,
         batch.updated,
@@ -219,26 +280,6 @@ def sync_folder(
         tuple(work.failures),
         tuple(batch.notes),
     )
-
-
-def _changed(work: _Sync, folder: Path, pattern: str | Sequence[str] | None) -> list[FileEntry]:
-    """The files that have to be read; notes which are seen, and which contents are known under another name."""
-    for each in work.roots:
-        work.known.setdefault(each.key, {})
-    changed: list[FileEntry] = []
-    indexes: dict[Path, bool] = {}
-    for entry in walk(folder, pattern):
-        if isinstance(entry, LoadError):
-            work.failures.append((entry.path, entry.reason))
-        elif _is_in_index(entry.path.parent, folder, indexes):
-            continue
-        elif not work.is_unchanged(entry):
-            changed.append(entry)
-    for key, rows in work.known.items():
-        for row in rows.values():
-            if row.document is not None and row.reason is None and row.digest and (key, row.path) not in work.seen:
-                work.by_digest.setdefault(row.digest, []).append((key, row))
-    return changed
 
 
 def _root_for(batch: Batch, folder: Path) -> Root:
@@ -255,11 +296,12 @@ def _is_index(folder: Path) -> bool:
     return (folder / "index.db").is_file() and (folder / "lock").is_file()
 
 
-def _is_in_index(folder: Path, top: Path, known: dict[Path, bool]) -> bool:
-    """Whether a folder is an index of ours or lies in one: opening its database here would drop SQLite's locks."""
-    if folder not in known:
-        known[folder] = _is_index(folder) or (folder != top and _is_in_index(folder.parent, top, known))
-    return known[folder]
+def _relative(path: str | Path, folder: str | Path) -> str:
+    return Path(path).relative_to(folder).as_posix()
+
+
+def _is_below(root: Root, folder: Path) -> bool:
+    return Path(root.path) != folder and Path(root.path).is_relative_to(folder)
 
 
 def _free_prefix(writer: Writer, name: str) -> str:

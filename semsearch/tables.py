@@ -2,7 +2,8 @@
 
 A passage is a pair of offsets into its document's text, never a copy of it, so the two cannot get out of step. Vectors
 belong to the text that was embedded and are shared by every passage with that text. A commit is one transaction and
-raises the generation; the passages that it removed are remembered, so that whoever holds generation g can catch up.
+raises the generation; the passages that it removed are remembered, so that whoever holds generation g can catch up. So
+are, as negative numbers among the removals, the documents whose metadata changed and whose passages did not.
 """
 
 from __future__ import annotations
@@ -14,19 +15,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from semsearch.errors import CorruptIndexError, InputError
-from semsearch.filters import Where, compile_where, fields, pack, unpack
+from semsearch.filters import Atom, Where, compile_where, fields, pack, unpack
 from semsearch.records import Document, Passage
 from semsearch.seals import check_seal, seal
 
-if TYPE_CHECKING:
-    from sqlite_utils import Database
-
-__all__ = ["SCHEMA", "FileRow", "NewPassage", "Root", "StoredPassage", "View", "Writer", "digest"]
+__all__ = ["SCHEMA", "FileRow", "FileState", "NewPassage", "Root", "StoredPassage", "View", "Writer", "digest"]
 
 SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL, seal BLOB) WITHOUT ROWID;
@@ -99,6 +97,9 @@ class StoredPassage(NamedTuple):
     heading: str
     text: str
     vector: np.ndarray | None
+
+
+FileState = tuple[str, int, int, int]  # path relative to the root, size, mtime_ns, inode
 
 
 class Root(NamedTuple):
@@ -222,6 +223,33 @@ class View:
         return np.fromiter((row[0] for row in rows), np.int64)
 
     @_sound()
+    def owners(self) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of all passages, (n,) int64 ascending, and the key of each one's document, (n,) int64."""
+        rows = self._rows("SELECT id, document FROM passages ORDER BY id")
+        pairs = np.fromiter((number for row in rows for number in row), np.int64).reshape(-1, 2)
+        return pairs[:, 0].copy(), pairs[:, 1].copy()
+
+    def field_rows(self) -> Iterator[tuple[str | bytes, str, Atom, int]]:
+        """All metadata as rows (name, kind, value, document key), in this order."""
+        cursor = self._rows("SELECT name, kind, value, document FROM fields ORDER BY name, kind, value, document")
+        while rows := cursor.fetchmany(10_000):  # row by row, the translation of errors would take a third of the time
+            yield from rows
+
+    def changed_fields(
+        self, generation: int, last_passage: int
+    ) -> Iterator[tuple[list[int], list[tuple[str | bytes, str, Atom]]]]:
+        """The passages and the metadata of each document that is newer than a passage or was described anew since."""
+        keys = self._rows(
+            "SELECT document FROM passages WHERE id > ? UNION "
+            "SELECT -passage FROM removals WHERE generation > ? AND passage < 0",
+            (last_passage, generation),
+        ).fetchall()
+        for key in keys:
+            passages = [row[0] for row in self._rows("SELECT id FROM passages WHERE document = ?", key)]
+            rows = self._rows("SELECT name, kind, value FROM fields WHERE document = ?", key)
+            yield passages, rows.fetchall()
+
+    @_sound()
     def ids(self) -> np.ndarray:
         """The ids of all passages, (n,) int64, ascending."""
         return np.fromiter((row[0] for row in self._rows("SELECT id FROM passages ORDER BY id")), np.int64)
@@ -280,8 +308,14 @@ class View:
     @_sound()
     def removed_since(self, generation: int) -> np.ndarray:
         """The ids of the passages removed after that generation, (n,) int64."""
-        rows = self._rows("SELECT passage FROM removals WHERE generation > ? ORDER BY passage", (generation,))
+        sql = "SELECT passage FROM removals WHERE generation > ? AND passage > 0 ORDER BY passage"
+        rows = self._rows(sql, (generation,))
         return np.fromiter((row[0] for row in rows), np.int64)
+
+    @_sound()
+    def changes_since(self, generation: int) -> int:
+        """How many passages were removed and documents described anew after that generation."""
+        return int(self._rows("SELECT count(*) FROM removals WHERE generation > ?", (generation,)).fetchone()[0])
 
     @_sound()
     def vectors(self, digests: Sequence[bytes]) -> dict[bytes, np.ndarray]:
@@ -303,17 +337,24 @@ class View:
         return [Root(int(key), unpack(path), unpack(prefix)) for key, path, prefix in rows]
 
     @_sound()
-    def files(self, root: int) -> dict[str, FileRow]:
-        """What is known of the files of a root, by their path relative to it."""
-        rows = self._rows(
-            "SELECT path, size, mtime_ns, inode, digest, document, reason, release FROM files WHERE root = ?", (root,)
-        )
-        return {
-            (name := unpack(path)): FileRow(
-                name, size, mtime_ns, inode, digest, document, reason and unpack(reason), release
-            )
-            for path, size, mtime_ns, inode, digest, document, reason, release in rows
-        }
+    def file_states(self, root: int) -> set[FileState]:
+        """How the files of a root were when they were read, without those that could not be."""
+        sql = "SELECT path, size, mtime_ns, inode FROM files WHERE root = ? AND reason IS NULL"
+        states = set(self._rows(sql, (root,)))
+        packed = [state for state in states if not isinstance(state[0], str)]
+        return states.difference(packed).union((unpack(path), *rest) for path, *rest in packed) if packed else states
+
+    @_sound()
+    def failed_files(self, root: int) -> dict[str, FileRow]:
+        """The files of a root that could not be read, by their path relative to it."""
+        rows = self._rows(f"SELECT {_FILE} FROM files WHERE root = ? AND reason IS NOT NULL", (root,))
+        return {row.path: row for row in map(_file, rows)}
+
+    @_sound()
+    def file(self, root: int, path: str) -> FileRow | None:
+        """What is known of a file of a root."""
+        row = self._rows(f"SELECT {_FILE} FROM files WHERE root = ? AND path = ?", (root, pack(path))).fetchone()
+        return None if row is None else _file(row)
 
 
 def _of_passage(document: Document, heading: str) -> Mapping[str, Any]:
@@ -331,6 +372,14 @@ def _parsed(text: str) -> Any:
         ) from error
 
 
+_FILE = "path, size, mtime_ns, inode, digest, document, reason, release"
+
+
+def _file(row: tuple[Any, ...]) -> FileRow:
+    path, size, mtime_ns, inode, digest, document, reason, release = row
+    return FileRow(unpack(path), size, mtime_ns, inode, digest, document, reason and unpack(reason), release)
+
+
 _DOCUMENT = "id, text, title, source, metadata, seal"
 
 
@@ -344,19 +393,29 @@ def _document(
 class Writer(View):
     """The one connection that may write, held under the lock."""
 
-    def __init__(self, database: Database) -> None:
-        super().__init__(database.conn)
-        self._database = database
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        super().__init__(connection)
         self._generation = 0
         self._orphans: set[int] = set()
         self.removed: list[int] = []
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """What the block writes, whole and durable when it ends; nothing of it if it raises."""
+        self._rows("BEGIN")
+        try:
+            yield
+            self._rows("COMMIT")
+        except BaseException:
+            self._connection.rollback()  # no error where SQLite has done so itself
+            raise
 
     @contextmanager
     def commit(self) -> Iterator[int]:
         """One transaction, durable when the block ends; yields the generation that it makes."""
         self._orphans.clear()
         self.removed.clear()
-        with self._database.atomic():
+        with self._transaction():
             self._generation = self.generation() + 1
             self._rows("INSERT INTO commits VALUES (?, ?)", (self._generation, secrets.token_hex(8)))
             yield self._generation
@@ -385,6 +444,11 @@ class Writer(View):
         row = (*_sealed(document), key)
         self._rows(f"UPDATE documents SET ({_DOCUMENT}) = (?, ?, ?, ?, ?, ?) WHERE key = ?", row)
         self._put_fields(key, document)
+        self._note_description(key)
+
+    def _note_description(self, key: int) -> None:
+        """Remember, among the removals, that a document's metadata changed and its passages did not."""
+        self._rows("INSERT OR REPLACE INTO removals VALUES (?, ?)", (-key, self._generation))
 
     def remove(self, keys: Iterable[int]) -> None:
         """Remove documents with all that belongs to them."""
@@ -464,19 +528,20 @@ class Writer(View):
 
     def forget_history(self, generation: int) -> None:
         """Drop what is only needed to catch up from before `generation`."""
-        with self._database.atomic():
+        with self._transaction():
             self._rows("DELETE FROM removals WHERE generation <= ?", (generation,))
             self._rows("DELETE FROM commits WHERE generation < ?", (generation,))
 
     def rebuild_fields(self, keys: Iterable[int]) -> None:
         """Write again what `where` filters of these documents look at."""
-        with self._database.atomic():
+        with self.commit():
             for key in keys:
                 self._put_fields(key, self._document(key))
+                self._note_description(key)
 
     def drop_unused_vectors(self) -> None:
         """Delete the vectors of texts that no passage has."""
-        with self._database.atomic():
+        with self._transaction():
             self._rows("DELETE FROM vectors WHERE NOT EXISTS (SELECT 1 FROM passages WHERE vector = vectors.key)")
 
     def reindex(self, name: str) -> None:
@@ -485,8 +550,11 @@ class Writer(View):
 
     def compact(self) -> None:
         """Give freed room back to the file system and refresh SQLite's statistics."""
-        self._rows("VACUUM")
-        self._rows("PRAGMA optimize")
+        from sqlite_utils import Database  # here only: where pandas is installed, it is imported along, for a second
+
+        database = Database(self._connection, execute_plugins=False)
+        database.vacuum()
+        database.analyze()
         self._rows("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 

@@ -32,6 +32,15 @@ ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=()))
         ("__init__", ["init"]),
         ("getValue", ["getvalu", "get", "valu"]),
         ("HTTPServer", ["httpserver", "http", "server"]),
+        ("HTTPServer2", ["httpserver2", "http", "server", "2"]),
+        ("utf8 p53 IL-2", ["utf8", "utf", "8", "p53", "p", "53", "il", "2"]),
+        ("v2.0.1 2.0.1", ["2.0.1", "2", "0", "1"] * 2),
+        ("10.5.3-rc1 2024-05-01", ["10.5.3", "10", "5", "3", "rc1", "rc", "1", "2024", "05", "01"]),
+        ("the U.S. or U.S.A., e.g. a.b", ["the", "us", "or", "usa", "eg", "ab"]),
+        ("j.doe@example.com", ["j.doe", "j", "doe", "example.com", "exampl", "com"]),
+        ("/usr/lib/os.py", ["usr", "lib", "os.py", "os", "py"]),
+        ("kebab-case", ["kebab", "case"]),
+        ("a1b2c3d4e5f6", ["a1b2c3d4e5f6"]),
         ("os.path.join", ["os.path.join", "os", "path", "join"]),
         ("C++, C# or C", ["c++", "c", "c#", "c", "or", "c"]),
         ("see #42 and issue#42", ["see", "42", "and", "issu", "42"]),
@@ -53,10 +62,14 @@ def test_english(text: str, tokens: list[str]) -> None:
     [
         ("図書館", ["図書", "書館", "図", "書", "館"]),
         ("猫", ["猫"]),
-        ("ﾊﾝｶﾞｸ", ["ハン", "ンガ", "ガク", "ハ", "ン", "ガ", "ク"]),
-        ("iPod手机v2", ["ipod", "i", "pod", "手机", "手", "机", "v2"]),
+        ("ﾊﾝｶﾞｸ", ["ハン", "ンガ", "ガク", "ハンガク"]),
+        ("東京タワーは", ["東京", "京タ", "タワ", "ワー", "ーは", "東", "京", "タワー"]),
+        ("ひらがな", ["ひら", "らが", "がな"]),
+        ("iPod手机v2", ["ipod", "i", "pod", "手机", "手", "机", "v2", "v", "2"]),
         ("도서관 책", ["도서", "서관", "도", "서", "관", "책"]),
-        ("ไทย", ["ไท", "ทย", "ไ", "ท", "ย"]),
+        ("ไทย", ["ไท", "ทย"]),
+        ("กินข้าว", ["กิน", "นข้", "ข้า", "าว"]),
+        ("ก", ["ก"]),
         ("東京。大阪", ["東京", "東", "京", "大阪", "大", "阪"]),
     ],
 )
@@ -97,6 +110,8 @@ def test_questions_lose_function_words_but_not_everything() -> None:
     assert ENGLISH.query("if not found") == ["if", "not", "found"]
     assert ENGLISH.query("to be or the") == ["to", "be", "or", "the"]
     assert Analyzer("german").query("the fee") == ["the", "fee"]
+    assert Analyzer("german").query("Wo ist die Bibliothek?") == ["wo", "bibliothek"]
+    assert Analyzer("french").query("L'été dans les forêts") == ["été", "forêt"]
     assert ENGLISH.query("") == []
 
 
@@ -115,7 +130,7 @@ def test_get_analyzer() -> None:
 
 def test_fingerprint_tells_languages_apart() -> None:
     mine = ENGLISH.fingerprint()
-    assert mine == {"language": "english", "rules": 1, "snowball": snowball_major()}
+    assert mine == {"language": "english", "rules": 2, "snowball": snowball_major()}
     assert mine != PLAIN.fingerprint()
     assert Analyzer("english").fingerprint() == mine
 
@@ -168,13 +183,34 @@ def test_equivalent_strings_have_equal_tokens(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", ["a", "a.", "aB", "a_", "'", "a'", "1,000", "日", "ß", "é\u0300", "\u0300\u0316", "a\u0300\u0316", "+", "ก"]
+    "unit",
+    [
+        "a",
+        "a.",
+        "aB",
+        "a_",
+        "'",
+        "a'",
+        "1,000",
+        "日",
+        "ß",
+        "é\u0300",
+        "\u0300\u0316",
+        "a\u0300\u0316",
+        "+",
+        "ก",
+        "กิ",
+        "a1",
+        "a.b",
+        "v1.",
+        "ア",
+    ],
 )
 def test_time_is_linear(unit: str) -> None:
     """A quadratic step would take minutes at this length."""
-    started = time.perf_counter()
-    PLAIN(unit * (400_000 // len(unit)))
-    assert time.perf_counter() - started < 6
+    started = time.thread_time()
+    PLAIN(unit * (200_000 // len(unit)))
+    assert time.thread_time() - started < 6
 
 
 def test_long_words_are_cut_and_still_found() -> None:

@@ -78,8 +78,8 @@ def test_check(indexed: Path) -> None:
 def test_check_prints_what_it_found_and_repairs_what_is_derived(indexed: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(indexed / "indexes" / "handbook", copy)
-    (dense,) = (copy / "cache").glob("*.faiss")
-    dense.write_bytes(b"no FAISS file")
+    (dense,) = (copy / "cache").glob("*-dense.vectors.npy")
+    dense.write_bytes(b"no array")
     done = run(indexed, "check", "--index", str(copy))
     assert (done.returncode, done.stdout.splitlines()[:2]) == (
         1,

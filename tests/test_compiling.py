@@ -8,13 +8,15 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import tiny_bert
 
+from semsearch import compiling
 from semsearch.compiling import compile_encoder, compile_reader
 from semsearch.encoding import OnnxEncoder, SentenceTransformerEncoder, get_encoder
 from semsearch.errors import InputError, MissingExtraError, ModelError
-from semsearch.runtime import Runtime, sha256_of
+from semsearch.runtime import Runtime, create_session, sha256_of
 
 TEXTS = ["late fees are charged", "library.", "a b c d e f g", "", "fees " * 60]
 
@@ -109,6 +111,78 @@ def test_a_compiled_reader_agrees_with_its_original(tmp_path: Path) -> None:
     assert np.ptp(expected.start_logits.numpy()[mask]) > 1  # a tolerance of 0.1 means something
     with pytest.raises(ModelError, match="holds a compiled reader, not a compiled encoder"):
         get_encoder(folder)
+
+
+def test_smoothing_divides_the_large_channels() -> None:
+    # Three channels of 1 and one of 16: 16^0.75 = 8 times as much, and divisors have a geometric mean of 1: 8^(1/4).
+    small = 8**-0.25
+    ones = np.ones(4, dtype=np.float32)
+    found = compiling._divisors(np.array([1, 1, 1, 16], dtype=np.float32), ones)
+    assert found == pytest.approx([small, small, small, 8 * small])
+    # Quieter than the middle counts as the middle; where the weights are 16 times as large, 16^0.25 = 2 times less.
+    found = compiling._divisors(np.array([0, 2, 2, 2], dtype=np.float32), ones)
+    assert found == pytest.approx(ones)
+    found = compiling._divisors(ones, np.array([16, 1, 1, 1], dtype=np.float32))
+    assert found == pytest.approx(np.array([0.5, 1, 1, 1]) * 2**0.25)
+
+
+def test_smoothing_leaves_what_the_graph_says_and_matrices_of_several_layers(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    own, shared = (random.normal(size=(4, 4)).astype(np.float32) for _ in range(2))
+    node = onnx.helper.make_node
+    nodes = [
+        node("Gather", ["table", "input_ids"], ["x"]),
+        node("MatMul", ["x", "own"], ["a"]),
+        node("MatMul", ["a", "shared"], ["b"]),
+        node("MatMul", ["b", "shared"], ["c"]),
+    ]
+    table = np.diag([1, 2, 3, 400]).astype(np.float32)
+    stored = [onnx.numpy_helper.from_array(v, n) for n, v in (("own", own), ("shared", shared), ("table", table))]
+    ids = onnx.helper.make_tensor_value_info("input_ids", onnx.TensorProto.INT64, [1, 4])
+    result = onnx.helper.make_tensor_value_info("c", onnx.TensorProto.FLOAT, [1, 4, 4])
+    opset = [onnx.helper.make_opsetid("", 20)]
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [ids], [result], stored), opset_imports=opset)
+    model.ir_version = 10
+    onnx.save(model, tmp_path / "model.onnx")
+
+    compiling._smooth(tmp_path / "model.onnx", [{"input_ids": np.array([[0, 1, 2, 3]])}])
+
+    smoothed = onnx.load(tmp_path / "model.onnx")
+    kept = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in smoothed.graph.initializer}
+    assert [node.op_type for node in smoothed.graph.node] == ["Gather", "Mul", "MatMul", "MatMul", "MatMul"]
+    assert np.array_equal(kept["shared"], shared)
+    assert kept["own"] * kept["x_divisors"][:, None] == pytest.approx(own, rel=1e-5)
+    assert kept["x_divisors"][3] < kept["x_divisors"][:3].min() / 10
+    found = create_session(tmp_path / "model.onnx").run(["c"], {"input_ids": np.array([[0, 1, 2, 3]])})[0][0]
+    assert found == pytest.approx(table @ own @ shared @ shared, rel=1e-4, abs=1e-3)
+
+
+def test_a_channel_that_is_much_larger_than_the_rest_costs_a_reader_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+
+    source = tiny_bert.reader(tmp_path)
+    model = AutoModelForQuestionAnswering.from_pretrained(source).eval()
+    with torch.no_grad():
+        for layer in model.bert.encoder.layer:
+            layer.attention.output.LayerNorm.weight[5] = 60.0
+            layer.intermediate.dense.weight[:, 5] /= 60.0
+    model.save_pretrained(source)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    batch = tokenizer(["late fees?"], ["when are fees charged at the library"], return_tensors="pt")
+    with torch.inference_mode():
+        expected = model(**batch).start_logits.numpy()
+    feed = {name: value.numpy() for name, value in batch.items()}
+
+    def error(folder: Path) -> float:
+        return float(np.abs(create_session(folder / "model.onnx").run(["start_logits"], feed)[0] - expected).mean())
+
+    smoothed = error(compile_reader(source, tmp_path / "smoothed"))
+    monkeypatch.setattr(compiling, "_smooth", lambda path, feeds: None)
+    monkeypatch.setattr(compiling, "_MINIMUM_AGREEMENT", -1)
+    assert smoothed < error(compile_reader(source, tmp_path / "plain")) / 3
 
 
 def test_destinations_that_are_something_else_are_left_alone(source: Path, tmp_path: Path) -> None:

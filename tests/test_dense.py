@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
+import re
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,9 +17,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semsearch import dense
+from semsearch import dense, vectors
+from semsearch.blocks import DamagedCacheError, facts
 from semsearch.dense import DenseIndex
-from semsearch.errors import InputError, StorageError
+from semsearch.errors import InputError
 
 
 def unit(n: int, d: int, seed: int = 0) -> np.ndarray:
@@ -35,6 +39,13 @@ def check(index: DenseIndex, corpus: dict[int, np.ndarray], queries: np.ndarray,
         assert ids.tolist() == [id for id, _ in want]
         assert scores == pytest.approx([score for _, score in want], abs=1e-6)
         assert (ids.dtype, scores.dtype) == (np.int64, np.float32)
+
+
+def reopened(index: DenseIndex, folder: Path, **options: Any) -> DenseIndex:
+    known = {path.name: facts(path) for path in index.save(folder, "g1")}
+    loaded = DenseIndex.load(folder, "g1", json.loads(json.dumps(known)), **options)
+    assert loaded is not None
+    return loaded
 
 
 def test_by_hand() -> None:
@@ -126,9 +137,7 @@ def test_history_leaves_no_trace(tmp_path_factory: pytest.TempPathFactory, steps
             index.remove(ids)
             corpus = {id: v for id, v in corpus.items() if id not in ids}
         else:
-            path = tmp_path_factory.mktemp("saved") / "g1-dense.faiss"
-            index.save(path)
-            index = DenseIndex.load(path)
+            index = reopened(index, tmp_path_factory.mktemp("saved"))
     assert index.ids.tolist() == sorted(corpus)
     check(index, corpus, choices, k)
     allowed = np.arange(0, 60, 2, dtype=np.int64)
@@ -136,35 +145,131 @@ def test_history_leaves_no_trace(tmp_path_factory: pytest.TempPathFactory, steps
 
 
 def test_save_and_load(tmp_path: Path) -> None:
-    vectors, path = unit(500, 8), tmp_path / "g1-dense.faiss"
+    vectors = unit(500, 8)
     index = DenseIndex(8)
     index.add(range(400), vectors[:400])
-    index.save(path)
-    opened = DenseIndex.load(path)
+    opened = reopened(index, tmp_path)
     assert (opened.dimension, len(opened)) == (8, 400)
     opened.add(range(400, 500), vectors[400:])
     opened.remove([3])
     check(opened, {id: v for id, v in enumerate(vectors) if id != 3}, unit(5, 8, seed=1), 10)
     check(index, dict(enumerate(vectors[:400])), unit(5, 8, seed=1), 10)
-    DenseIndex(8).save(path)
-    assert (DenseIndex.load(path).dimension, len(DenseIndex.load(path))) == (8, 0)
+    empty = reopened(DenseIndex(8), tmp_path)
+    assert (empty.dimension, len(empty)) == (8, 0)
+    with pytest.raises(OSError, match="missing"):
+        DenseIndex(4).save(tmp_path / "missing", "g1")
 
 
-def test_files_that_are_not_such_an_index(tmp_path: Path) -> None:
-    import faiss
+def searched_twice(folder: Path, known: dict[str, Any]) -> None:
+    opened = DenseIndex.load(folder, "g1", known)
+    assert opened is not None
+    first = opened.search(unit(1, 64, seed=1), 3, allowed=np.arange(10))  # in a sound block
+    assert len(first[0][0]) == 3
+    opened.search(unit(1, 64, seed=1), 3)
 
-    path = tmp_path / "x.faiss"
-    with pytest.raises(StorageError, match=r"x\.faiss"):
-        DenseIndex.load(path)
-    path.write_bytes(b"not an index")
-    with pytest.raises(StorageError, match=r"x\.faiss"):
-        DenseIndex.load(path)
-    for other in (faiss.IndexFlatIP(4), faiss.IndexIDMap(faiss.IndexFlatL2(4))):
-        faiss.write_index(other, str(path))
-        with pytest.raises(StorageError, match="not"):
-            DenseIndex.load(path)
-    with pytest.raises(StorageError, match="written"):
-        DenseIndex(4).save(tmp_path / "missing" / "x.faiss")
+
+def test_a_damaged_file_is_never_believed(tmp_path: Path) -> None:
+    """A vector is verified when it is touched, what says where the vectors are at opening."""
+    index = DenseIndex(64)
+    index.add(range(3000), unit(3000, 64))
+    paths = index.save(tmp_path, "g1")
+    known = {path.name: facts(path) for path in paths}
+    assert [path.name for path in paths] == ["g1-dense.ids.npy", "g1-dense.settings.json", "g1-dense.vectors.npy"]
+    for path in paths:
+        good = path.read_bytes()
+        for bad in (good[:-20] + bytes([good[-20] ^ 1]) + good[-19:], good[:-1], good + b"x", b"", None):
+            path.unlink() if bad is None else path.write_bytes(bad)
+            with pytest.raises(DamagedCacheError, match=re.escape(path.name)):
+                searched_twice(tmp_path, known)
+        path.write_bytes(good)
+    with pytest.raises(DamagedCacheError):
+        DenseIndex.load(tmp_path, "g1", {})
+    (tmp_path / "g1-dense.settings.json").write_text('{"dimension": 32, "storage": "float32", "sieve": null}')
+    with pytest.raises(DamagedCacheError, match="belong together"):
+        DenseIndex.load(tmp_path, "g1", {path.name: facts(path) for path in paths})
+
+
+def kept_as(vectors: np.ndarray, storage: str) -> np.ndarray:
+    """By the definition of each storage, with loops."""
+    if storage == "float16":
+        return vectors.astype(np.float16).astype(np.float32)
+    if storage == "int8":
+        rows = []
+        for row in vectors:
+            scale = np.float32(np.abs(row).max() / np.float32(127))
+            rows.append([np.float32(round(float(x / scale))) * scale for x in row])
+        return np.array(rows, dtype=np.float32)
+    return vectors
+
+
+@pytest.mark.parametrize("storage", ["float16", "int8", "pq"])
+def test_storages_score_what_they_keep_whatever_the_history(storage: str, tmp_path: Path) -> None:
+    vectors, queries = unit(700, 20), unit(12, 20, seed=1)
+    kept = dict(enumerate(kept_as(vectors, storage)))
+    index = DenseIndex(20, storage=storage)
+    assert np.array_equal(index.kept(vectors), list(kept.values()))
+    index.add(range(400), vectors[:400])
+    index = reopened(index, tmp_path, storage=storage)
+    for start in range(400, 700, 50):
+        index.add(range(start, start + 50), vectors[start : start + 50])
+    index.remove(range(0, 700, 9))
+    kept = {id: v for id, v in kept.items() if id % 9}
+    check(index, kept, queries, 10)
+    want = index.search(queries, 10)
+    index = reopened(index, tmp_path, storage=storage)
+    index = reopened(index, tmp_path, storage=storage)
+    for (ids, scores), (same_ids, same) in zip(want, index.search(queries, 10), strict=True):
+        assert (ids.tolist(), scores.tolist()) == (same_ids.tolist(), same.tolist())
+    known = {path.name: facts(path) for path in index.save(tmp_path, "g2")}
+    assert DenseIndex.load(tmp_path, "g2", known) is None  # it is not float32
+
+
+def test_what_it_says_of_itself() -> None:
+    index = DenseIndex(10, storage="int8", recall=0.9)
+    index.add([1, 2, 3], unit(3, 10))
+    said = {"kind": "exact", "vectors": 3, "storage": "int8", "bytes": 42, "recall": 0.9, "measured": 1.0}
+    assert index.describe() == said
+    for storage, size in (("float32", 40), ("float16", 20), ("pq", 40)):
+        index = DenseIndex(10, storage=storage)
+        index.add([1], unit(1, 10))
+        assert index.describe()["bytes"] == size
+    with pytest.raises(InputError, match="storage='float8'"):
+        DenseIndex(3, storage="float8")
+    with pytest.raises(InputError, match=r"recall.*1\.5"):
+        DenseIndex(3, recall=1.5)
+
+
+def test_many_threads_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, queries = unit(9000, 32), unit(3, 32, seed=1)
+    data[5000:5100] = data[10]
+    index = DenseIndex(32)
+    index.add(range(9000), data)
+    queries[0] = data[10]
+    alone = index.search(queries, 12)
+    monkeypatch.setattr(vectors, "SHARED", 0)
+    monkeypatch.setattr(os, "cpu_count", lambda: 5)
+    for (ids, scores), (same_ids, same) in zip(alone, index.search(queries, 12), strict=True):
+        assert (ids.tolist(), scores.tolist()) == (same_ids.tolist(), same.tolist())
+    check(index, dict(enumerate(data)), queries, 12)
+
+
+def test_a_long_query_finds_the_best_too() -> None:
+    """A vector that is not of unit length has larger errors in float32."""
+    data = unit(2000, 64)
+    index = DenseIndex(64)
+    index.add(range(2000), data)
+    query = unit(1, 64, seed=1) * 1000
+    ((ids, _),) = index.search(query, 30)
+    assert ids.tolist() == [id for id, _ in expected(dict(enumerate(data)), query[0], 30)]
+
+
+def test_exact_search_needs_no_faiss() -> None:
+    code = (
+        "import numpy as np, sys; from semsearch.dense import DenseIndex; index = DenseIndex(4);"
+        "index.add(range(3000), np.ones((3000, 4), np.float32)); index.search(np.ones((9, 4), np.float32), 3);"
+        "assert 'faiss' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 def test_bad_input_changes_nothing() -> None:
@@ -219,7 +324,7 @@ def test_removed_vectors_give_their_room_back() -> None:
     index = DenseIndex(8)
     index.add(range(1000), unit(1000, 8))
     index.remove(range(300))
-    assert index._parts[0].flat.ntotal == 700
+    assert len(index._parts[0].ids) == 700
     index.remove(range(1000))
     assert index._parts == ()
 

@@ -368,6 +368,35 @@ def test_the_adapter_bounds_the_tokens_of_a_batch(
     assert max(longest) <= 40
 
 
+def test_the_adapter_leaves_it_to_sentence_transformers_to_find_a_gpu(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch's device "meta" stands for a GPU: it takes weights, though it computes nothing."""
+    monkeypatch.setattr("sentence_transformers.base.model.get_device_name", lambda: "meta")
+    assert SentenceTransformerEncoder(str(tiny_folder))._model.device.type == "meta"
+    assert SentenceTransformerEncoder(str(tiny_folder), device="cpu")._model.device.type == "cpu"
+
+
+@pytest.mark.parametrize(("device", "batches"), [("cpu", [1, 3, 1]), ("cuda", [3, 2])])
+def test_the_adapter_bounds_a_batch_by_its_device(
+    tiny: SentenceTransformerEncoder, monkeypatch: pytest.MonkeyPatch, device: str, batches: list[int]
+) -> None:
+    """A GPU takes larger batches, here 80 tokens and not 40: three of the longest text, which has 23, and not one."""
+    import torch
+
+    monkeypatch.setattr("semsearch.encoding._BATCH_TOKENS", {"cpu": 40, "other": 80})
+    monkeypatch.setattr(type(tiny._model), "device", property(lambda _: torch.device(device)))
+    seen: list[int] = []
+
+    def encode(texts: list[str], **_: object) -> np.ndarray:
+        seen.append(len(texts))
+        return np.ones((len(texts), 32), np.float32)
+
+    monkeypatch.setattr(tiny._model, "encode_document", encode)
+    tiny.encode(["a", "a b c d e f g h i j", "a b", "a b c d e f g h i j k l m n o p q r s t", "a b c d e f g h"])
+    assert seen == batches
+
+
 def test_a_model_that_is_not_there_is_named() -> None:
     with pytest.raises(
         ModelError, match=r"encoder 'no-such/model' cannot be loaded: .*Pass None for 'all-MiniLM-L6-v2'"

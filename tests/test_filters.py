@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from semsearch.columns import Columns
 from semsearch.errors import FilterError, InputError
-from semsearch.filters import compile_where, fields, pack, unpack
+from semsearch.filters import compile_where, fields, pack, parse, unpack
 
 DOCUMENTS: dict[int, dict[str, Any]] = {
     1: {"suffix": ".md", "year": 2019, "tags": ["a", "b"], "draft": False},
@@ -35,8 +36,17 @@ def database() -> sqlite3.Connection:
 
 
 def select(database: sqlite3.Connection, where: Any) -> set[int]:
+    """The keys of the documents that match: by SQL, by columns as they are built, and by columns that were added to."""
     sql, parameters = compile_where(where)
-    return {row[0] for row in database.execute(sql, parameters)}
+    found = {row[0] for row in database.execute(sql, parameters)}
+    keys = [key for (key,) in database.execute("SELECT key FROM documents ORDER BY key")]
+    rows = database.execute("SELECT name, kind, value, document FROM fields ORDER BY name, kind, value, document")
+    assert Columns().fill(keys, keys, rows).matching(parse(where)).tolist() == sorted(found)
+    grown = Columns()
+    fields_of = "SELECT name, kind, value FROM fields WHERE document = ?"
+    grown.add(([key], database.execute(fields_of, (key,))) for key in keys)
+    assert grown.matching(parse(where)).tolist() == sorted(found)
+    return found
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from semsearch.errors import InputError
-from semsearch.fusion import Ranking, convex, min_max, rrf, z_score
+from semsearch.fusion import Ranking, Scores, absolute, convex, distribution, min_max, rrf, z_score
 
 # Dense: mean 0.6, deviations 0.3, 0, -0.3, standard deviation sqrt(0.06). Lexical: mean 6, standard deviation 2.
 DENSE = [(1, 0.9), (2, 0.6), (3, 0.3)]
 LEXICAL = [(3, 8.0), (4, 4.0)]
 BOTH = {"dense": DENSE, "lexical": LEXICAL}
 Z = 0.3 / math.sqrt(0.06)
-FUSIONS = [rrf, min_max, z_score, convex]
+FUSIONS = [rrf, min_max, z_score, convex, distribution, absolute]
 
 
 def scores(ranking: Ranking) -> dict[int, float]:
@@ -61,6 +61,40 @@ def test_convex_by_hand() -> None:
     assert scores(convex({"lexical": [(1, 1.0), (2, -1.0)]}, k=5)) == pytest.approx({1: 1.0, 2: 0.0})
 
 
+def test_distribution_by_hand() -> None:
+    # (value + 3) / 6 of the standardised scores: dense Z, 0, -Z; lexical 1, -1.
+    want = {1: (Z + 3) / 6, 2: 0.5, 3: (3 - Z) / 6 + 4 / 6, 4: 2 / 6}
+    assert scores(distribution(BOTH, k=10)) == pytest.approx(want)
+    far = [(id, 1.0 if id == 0 else 0.0) for id in range(40)]  # the first one is sqrt(39) deviations off
+    assert distribution({"dense": far}, k=1) == [(0, 1.0)]
+
+
+def test_absolute_by_hand() -> None:
+    # Dense is the longer ranking, so it was cut off: what it did not find gets its last score. Lexical was not: 0.
+    legs = {"dense": DENSE, "lexical": Scores(LEXICAL, ceiling=16.0)}
+    want = {1: 0.9 / 2, 2: 0.6 / 2, 3: (0.3 + 0.5) / 2, 4: (0.3 + 0.25) / 2}
+    assert scores(absolute(legs, k=10, weights={"dense": 1})) == pytest.approx(want)
+    assert scores(absolute(legs, k=10)) == pytest.approx(
+        {1: 1.25 * 0.9 / 2.25, 2: 1.25 * 0.6 / 2.25, 3: (1.25 * 0.3 + 0.5) / 2.25, 4: (1.25 * 0.3 + 0.25) / 2.25}
+    )
+    # As long as each other: both were cut off.
+    even = {"dense": DENSE[:2], "lexical": Scores(LEXICAL, ceiling=16.0)}
+    want = {1: (0.9 + 0.25) / 2, 2: (0.6 + 0.25) / 2, 3: (0.6 + 0.5) / 2, 4: (0.6 + 0.25) / 2}
+    assert scores(absolute(even, k=10, weights={"lexical": 1})) == pytest.approx(want)
+
+
+def test_absolute_without_a_ceiling_takes_the_highest_score() -> None:
+    assert scores(absolute(BOTH, k=10, weights={"dense": 0})) == pytest.approx({1: 0, 2: 0, 3: 1.0, 4: 0.5})
+    unbounded = {"dense": DENSE, "lexical": Scores(LEXICAL)}
+    assert absolute(unbounded, k=10) == absolute(BOTH, k=10)
+
+
+def test_absolute_lets_a_leg_that_matches_badly_have_little_to_say() -> None:
+    dense = [(1, 0.7), (2, 0.3)]
+    assert absolute({"dense": dense, "lexical": Scores([(2, 8.0)], ceiling=10.0)}, k=1)[0][0] == 2
+    assert absolute({"dense": dense, "lexical": Scores([(2, 2.0)], ceiling=10.0)}, k=1)[0][0] == 1
+
+
 @pytest.mark.parametrize("fusion", FUSIONS)
 def test_empty_legs_and_cut(fusion: Any) -> None:
     assert fusion({}, k=3) == []
@@ -89,6 +123,8 @@ def test_bad_options_of_one_fusion() -> None:
         rrf(BOTH, k=1, constant=-1)
     with pytest.raises(InputError, match="all 0"):
         convex(BOTH, k=1, weights={"dense": 0, "lexical": 0})
+    with pytest.raises(InputError, match="all 0"):
+        absolute(BOTH, k=1, weights={"dense": 0, "lexical": 0})
 
 
 LEG = st.dictionaries(st.integers(0, 30), st.floats(-5, 5), max_size=12).map(

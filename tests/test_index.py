@@ -685,7 +685,7 @@ def test_a_second_writer_is_told_who_writes(tmp_path: Path) -> None:
 
 
 def test_opening_and_reading_outlast_the_moments_that_sqlite_locks(tmp_path: Path) -> None:
-    """P4: SQLite locks everybody out while a writer that closes tidies up; a time-out of 0 is no reason to fail then."""
+    """P4: SQLite locks everybody out while a closing writer tidies up; a time-out of 0 is no reason to fail."""
     with opened(tmp_path / "index") as index:
         index.add([FEES])
     database = sqlite3.connect(tmp_path / "index" / "index.db", check_same_thread=False)
@@ -874,7 +874,7 @@ def test_the_folder_is_as_documented(tmp_path: Path) -> None:
             "CURRENT.json"
         }
         stem = f"g{current['generation']:06d}"
-        assert f"{stem}-dense.faiss" in current["files"]
+        assert f"{stem}-dense.vectors.npy" in current["files"]
         assert all(name.startswith((f"{stem}-dense.", f"{stem}-lexical.")) for name in current["files"])
 
 

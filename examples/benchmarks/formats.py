@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import codecs
 import html
-import json
 import re
 import resource
 import sys
@@ -227,11 +226,9 @@ def main() -> None:
             packed.extractall(temporary, filter="data")
         result = run(Path(temporary) / "formats")
     show(result)
-    from retrieval import machine  # beside this file
+    from common import machine, write  # beside this file
 
-    options.results.mkdir(parents=True, exist_ok=True)
-    path = options.results / "formats.json"
-    path.write_text(json.dumps(result | {"machine": machine()}, indent=1) + "\n", encoding="utf-8")
+    write(options.results / "formats.json", result | {"machine": machine()})
 
 
 if __name__ == "__main__":

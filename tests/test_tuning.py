@@ -1,0 +1,125 @@
+"""Tuning: what is chosen from judged queries, and what is left alone."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from semsearch.errors import CorruptIndexError, InputError
+from semsearch.fusion import Ranking, absolute
+from semsearch.tuning import DEFAULT, Case, candidates, judged_queries, learned, score, tune
+
+# Ten passages, one a document. Each leg puts what it finds into ten ranks with falling scores.
+DOCUMENTS = {id: f"d{id}" for id in range(20)}
+
+
+def case(dense_first: int, lexical_first: int, right: int) -> Case:
+    rankings: dict[str, Ranking] = {
+        "dense": [(id, 0.8 - 0.05 * n) for n, id in enumerate(dict.fromkeys([dense_first, *range(10)]))],
+        "lexical": [(id, 9.0 - 0.7 * n) for n, id in enumerate(dict.fromkeys([lexical_first, *range(9, -1, -1)]))],
+    }
+    return Case(rankings, DOCUMENTS, {f"d{right}": 1})
+
+
+def cases(leg: str, count: int) -> list[Case]:
+    """Queries that one leg answers with its first passage, while the other one puts a wrong passage there."""
+    rows = []
+    for n in range(count):
+        right, wrong = 10 + n % 5, 15 + n % 5
+        first = {"dense": right, "lexical": wrong} if leg == "dense" else {"dense": wrong, "lexical": right}
+        rows.append(case(first["dense"], first["lexical"], right))
+    return rows
+
+
+def test_score_by_hand() -> None:
+    ranked = case(10, 15, 15)
+    assert score(ranked, lambda rankings, *, k: rankings["dense"][:k]) == 0.0
+    assert score(ranked, lambda rankings, *, k: rankings["lexical"][:k]) == 1.0
+    assert score(ranked, lambda rankings, *, k: [(1, 2.0), (15, 1.0)]) == pytest.approx(1 / math.log2(3))
+
+
+def test_several_passages_of_a_document_count_once() -> None:
+    ranked = Case({"dense": [(1, 0.9), (2, 0.8), (3, 0.7)]}, {1: "a", 2: "a", 3: "b"}, {"b": 1})
+    assert score(ranked, lambda rankings, *, k: rankings["dense"][:k]) == pytest.approx(1 / math.log2(3))
+
+
+@pytest.mark.parametrize("leg", ["dense", "lexical"])
+def test_the_leg_that_is_right_is_followed(leg: str) -> None:
+    report = tune(cases(leg, 40))
+    assert report.queries == 40
+    assert report.scores[leg] == 1.0
+    assert report.scores["tuned"] == pytest.approx(1.0)
+    assert len(report.held_out) == 40
+    better = report.choice.dense - DEFAULT.dense
+    if report.kept_default:
+        assert report.scores["default"] == 1.0
+    else:
+        assert better > 0 if leg == "dense" else better < 0
+        assert report.p < 0.01
+    assert "held_out" not in report.to_dict()
+
+
+def test_at_least_one_leg_needs_another_choice() -> None:
+    assert not (tune(cases("dense", 40)).kept_default and tune(cases("lexical", 40)).kept_default)
+
+
+def test_the_default_stays_where_nothing_is_better() -> None:
+    report = tune([case(10, 10, 10) for _ in range(20)])
+    assert report.kept_default
+    assert report.choice == DEFAULT
+    assert report.p == 1.0
+    assert report.scores["tuned"] == report.scores["default"] == 1.0
+    assert str(report).startswith("The default stays: absolute with 56% dense")
+
+
+def test_a_single_win_among_many_is_not_enough() -> None:
+    mixed = [case(10, 10, 10) for _ in range(30)] + cases("lexical", 1)
+    assert tune(mixed).kept_default
+
+
+def test_the_same_seed_gives_the_same_report() -> None:
+    some = cases("lexical", 12) + cases("dense", 7)
+    assert tune(some, seed=3) == tune(some, seed=3)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [(cases("dense", 4), "4 judged queries"), ([case(1, 2, 19)] * 6, "None of the judged documents was found")],
+)
+def test_bad_input(given: list[Case], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        tune(given)
+
+
+def test_the_default_is_the_default_fusion() -> None:
+    rankings = case(10, 15, 15).rankings
+    expected = absolute(rankings, k=20)
+    found = DEFAULT.function()(rankings, k=20)
+    assert [id for id, _ in found] == [id for id, _ in expected]
+    assert [value for _, value in found] == pytest.approx([value for _, value in expected])
+    assert DEFAULT in candidates()
+
+
+def test_choices_survive_being_stored() -> None:
+    for choice in candidates():
+        assert learned(choice.to_dict()) == choice
+    assert learned(None) == DEFAULT
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [{}, {"fusion": "absolute"}, {"fusion": "magic", "dense": 0.5}, {"fusion": "rrf", "dense": 2}, {"dense": math.nan}],
+)
+def test_what_makes_no_sense_is_refused(stored: dict[str, Any]) -> None:
+    with pytest.raises(CorruptIndexError, match="Tune again"):
+        learned(stored)
+
+
+def test_judged_queries() -> None:
+    given = [("late fees", "a.md"), ("who", "Anna"), ("both", ["a.md", "b.md"]), ("none", None)]
+    found = judged_queries(given, {"a.md", "b.md"}.__contains__)
+    assert found == [("late fees", {"a.md": 1}), ("both", {"a.md": 1, "b.md": 1})]
+    assert judged_queries([{"question": "q", "documents": ["x", "y"]}], {"y"}.__contains__) == [("q", {"x": 1, "y": 1})]
+    assert judged_queries([{"question": "q", "documents": ["x"]}], lambda id: False) == []
