@@ -261,7 +261,12 @@ class Index(Corpus):
             batch = Batch(writer, encoder, self._analyzer, legs, self._mutex)
             if self._is_undecided(writer):
                 batch.choose = partial(self._choose_language, writer)
-            yield batch
+            try:
+                yield batch
+            except BaseException:
+                with self._mutex:
+                    self._follow(writer)  # a choice that was not committed is none
+                raise
             with self._mutex:
                 if batch.legs.is_stale(writer):
                     self._publish(writer, batch.legs)
@@ -274,22 +279,24 @@ class Index(Corpus):
 
     def _is_undecided(self, view: View) -> bool:
         """Whether the language is still to be told from the texts; an index of an earlier release has one for good."""
-        if self._analyzer_given is not None:
-            return False
-        return view.meta("language") is None or view.meta("language_settled") is False
+        return self._analyzer_given is None and view.meta("language_settled") is False
 
-    def _choose_language(self, writer: Writer, texts: Iterable[str]) -> tuple[Analyzer, Legs]:
-        """The language of the texts that are there, few or it would be settled, and of the first that come."""
+    def _choose_language(self, writer: Writer, texts: Iterable[str]) -> tuple[Analyzer, Legs, dict[str, Any]]:
+        """By the texts that are there, few or it would be settled, and the first that come; and what to remember."""
         found = detect(chain((document.text for _, document in writer.documents(0, TEXTS)), texts))
+        # Too few words to tell are no reason to change anything: a new index begins with English.
+        language = found.language if found.settled or found.language != "none" else self._analyzer.language
         with self._mutex:
+            if language != self._analyzer.language:
+                self._analyzer, self._legs = get_analyzer(language), None
             legs = self._legs_for_writing(writer)
-            with legs.commit(writer):
-                writer.set_meta("language", found.language)
-                writer.set_meta("language_settled", found.settled)
-            if found.language != self._analyzer.language:
-                self._analyzer, self._legs = get_analyzer(found.language), None
-                legs = self._legs_for_writing(writer)
-        return self._analyzer, legs
+        return self._analyzer, legs, {"language": language, "language_settled": found.settled}
+
+    def _follow(self, view: View) -> None:
+        """Take over the language that another process told from the texts since this one opened the index."""
+        language = view.meta("language")
+        if self._analyzer_given is None and language not in (None, self._analyzer.language):
+            self._analyzer, self._legs = get_analyzer(language), None
 
     def _settle(self, writer: Writer, encoder: Encoder) -> None:
         """Bind a new index to its models; another process may have done so first."""
@@ -298,17 +305,18 @@ class Index(Corpus):
             with writer.commit():
                 writer.set_meta("encoder", own)
                 writer.set_meta("encoder_spec", _spec_of(self._encoder_given or encoder.name))
-                if self._analyzer_given is not None:
-                    writer.set_meta("language", self._analyzer.language)
+                writer.set_meta("language", self._analyzer.language)
+                writer.set_meta("language_settled", self._analyzer_given is not None)
         else:
+            with self._mutex:
+                self._follow(writer)
             self._check_models(writer, writer.meta("encoder"))
 
     def _check_models(self, view: View, stored: Mapping[str, Any]) -> None:
         """An index that was opened while it was new may have been bound to other models by another process since."""
-        own, language = None if self._encoder is None else fingerprint(self._encoder), view.meta("language")
-        if self._analyzer_given is None and language not in (None, self._analyzer.language):
-            self._analyzer, self._legs = get_analyzer(language), None  # told from the texts meanwhile
-        if own not in (None, stored) or language not in (None, self._analyzer.language):
+        own = None if self._encoder is None else fingerprint(self._encoder)
+        other = self._analyzer_given is not None and view.meta("language") != self._analyzer.language
+        if own not in (None, stored) or other:
             raise IndexMismatchError(
                 f"{self.path} was meanwhile bound to {stored['name']} and the analyzer for {view.meta('language')!r} "
                 "by another process. Close it and open it again, without encoder= and analyzer=."
@@ -325,6 +333,8 @@ class Index(Corpus):
     def snapshot(self) -> Iterator[Snapshot]:
         """One whole generation to search in, the last one at the time the block starts."""
         with self._mutex, self._store.reading() as view:
+            if self._legs is None:
+                self._follow(view)
             yield Snapshot(view, self._legs_for(view), self._analyzer)
 
     def encode_queries(self, queries: Sequence[str]) -> np.ndarray:
@@ -484,6 +494,7 @@ class Index(Corpus):
                 self._legs = None  # before the others are read: there is no need for room for both
                 yield self._legs_for(view)
 
+            self._follow(view)
             yield view, each()
 
     def _publish_afresh(self, writer: Writer) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -72,6 +72,9 @@ class _Pending:
     digests: Sequence[bytes] = ()
 
 
+_Chosen: TypeAlias = "tuple[Callable[[str], list[str]], Legs, dict[str, Any]]"  # analyzer, legs, what to remember
+
+
 @dataclass(slots=True)
 class Batch:
     """Documents on their way in. `put` takes one, `commit` writes those that wait; the caller holds the writer lock."""
@@ -81,7 +84,7 @@ class Batch:
     analyze: Callable[[str], list[str]]
     legs: Legs
     mutex: Any
-    choose: Callable[[Iterable[str]], tuple[Callable[[str], list[str]], Legs]] | None = None  # by the first texts
+    choose: Callable[[Iterable[str]], _Chosen] | None = None  # the analyzer, by the first texts
     added: int = 0
     updated: int = 0
     unchanged: int = 0
@@ -145,13 +148,16 @@ class Batch:
         if not self._pending and not self._files:
             return
         pending = list(self._pending.values())
+        remember: dict[str, Any] = {}
         if self.choose is not None and pending:
-            self.analyze, self.legs = self.choose(text for each in pending for text in each.texts)
+            self.analyze, self.legs, remember = self.choose(text for each in pending for text in each.texts)
             self.choose = None
         vectors = self._vectors(pending)
         tokens = {id: [self.analyze(text) for text in each.texts] for id, each in self._pending.items()}
         added = 0
         with self.mutex, self.legs.commit(self.writer) as entering:
+            for name, value in remember.items():
+                self.writer.set_meta(name, value)
             for each in pending:
                 added += each.key is None and self.writer.key(each.document.id) is None
                 entering += self._write(each, vectors, tokens[each.document.id])

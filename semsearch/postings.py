@@ -35,7 +35,9 @@ Bool: TypeAlias = NDArray[np.bool_]
 Codes: TypeAlias = NDArray[np.uint16] | NDArray[np.uint32]
 
 FORMAT = "2"  # of the files
-BLOCK = 65536  # passages in one sorting: as fast as all at once, in a tenth of the memory
+# Passages in one sorting. Adding 1,154,476 token lists (which take 0.45 GB): processor time and peak memory by block:
+# 16,384: 5.85 s, 0.83 GB; 65,536: 5.89 s, 0.81 GB; all at once: 6.42 s, 1.36 GB.
+BLOCK = 65536
 NARROW = 1 << 16  # kinds of postings that two bytes can number
 
 

@@ -102,13 +102,14 @@ def neutral(database: sqlite3.Connection, folder: str) -> None:
 
 
 def said(index: semsearch.Index) -> dict[str, Any]:
-    """All that an index says: its documents, and the hits of some queries with their scores."""
+    """All that an index says: its documents, and the hits of some queries with their scores, joined by rank."""
     modes = ("lexical", "dense", "hybrid")
     filters: list[dict[str, Any] | None] = [None, {"suffix": ".md"}, {"tags": "rules"}, {"deep.number": {"$gt": 2**69}}]
+    retrievers = {mode: semsearch.Retriever(index, mode, semsearch.fusion.rrf) for mode in modes}
     return {
         "documents": [[each.id, each.text, each.title, each.source, dict(each.metadata)] for each in index.documents()],
         "hits": [
-            [mode, where, query, [_hit(hit) for hit in index.search(query, k=20, where=where, mode=mode)]]
+            [mode, where, query, [_hit(hit) for hit in retrievers[mode].search(query, k=20, where=where)]]
             for mode in modes
             for where in filters
             for query in QUERIES
