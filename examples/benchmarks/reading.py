@@ -14,9 +14,10 @@
 | early | how much is read before an answer is settled, and whether reading everything would change it |
 | speed | answers per second beside the same weights in torch, passage by passage |
 
-It measures on the 9 articles of SQuAD that `examples/reader_data.py` keeps for measuring. --fit uses the 3 that it
-keeps for calibrating, their questions also put to openqa (a part of them with their paragraph hidden), and questions of
-cisi and medline-1033 put to openqa, which nothing there answers. cosqa-dev and cranfield are for measuring only.
+It measures on the 9 articles of SQuAD that `examples/reader_data.py` keeps for measuring. --fit (fitting.py) uses the 3
+that it keeps for calibrating, their questions also put to openqa (a part of them with their paragraph hidden), and
+questions of cisi and medline-1033 put to openqa, which nothing there answers. cosqa-dev and cranfield are for measuring
+only.
 
 Indexes are made once, under --indexes. Results of whole sets go to results/reading.json with the machine, the versions
 and the commit, and the curve of risk and coverage to results/reading-risk-coverage.png.
@@ -37,19 +38,18 @@ import torch
 from numpy.typing import NDArray
 
 from semsearch import Answer, Answerer, Hit, Index, Passage, Retriever
-from semsearch.calibration import Calibration, Evidence, Weights, evidence, fit_weights, right_spans, threshold_refusing
+from semsearch.calibration import Calibration, Weights
 from semsearch.datasets import Dataset, Question, read_dataset
 from semsearch.extraction import SHIPPED, OnnxReader, Span, TransformersReader
 from semsearch.metrics import calibration_error, exact_match, token_f1
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from common import ROOT, machine, options, write
+from fitting import Case, Read, best_threshold, case, fit, without
 from reader_data import split
 
 SQUAD = "squad-v1.1-dev-open", "squad-v2.0-dev-open"
 K = 20
-HIDDEN = 6  # every sixth question is also fitted with its paragraph hidden
-REFUSED = 0.07  # the share of answerable questions that the threshold after a search refuses
 PARTS = "paragraph", "open", "sure", "early", "speed"
 
 
@@ -295,70 +295,30 @@ class Bench:
     # -- fitting
 
     def fit(self) -> Calibration:
-        """Fit all weights on the articles for calibrating, and choose the thresholds."""
+        """Read everything that there is for calibrating, and fit."""
         one, two = (self.questions(name, self.calibrating) for name in SQUAD)
         given = [self._case(q, [hit_of(q.context)]) for q in progress([*one, *two], "paragraphs")]
-        documents = {document.text: document.id for document in self.set("openqa").documents()}
-        own, hidden, other = [], [], []
+        documents = {document.text: document for document in self.set("openqa").documents()}
+        own, hidden, articles, other = [], [], [], []
         with self.open_index() as index:
-            for i, q in enumerate(progress([replace(q, documents={documents[q.context]: 1}) for q in one], "openqa")):
+            for asked in progress(one, "openqa"):
+                document = documents[asked.context]
+                q = replace(asked, documents={document.id: 1})
                 hits = index.search(q.text, k=K)
                 spans = self.reader.read(q.text, [hit.passage.text for hit in hits])
                 own.append(case(q, hits, spans))
-                if i % HIDDEN == 0:
-                    hidden.append(case(q, *without(q, hits, spans)))
+                hidden.append(case(q, *without(q, hits, spans)))
+                articles.append(plain(document.title))
             for name in ("cisi", "medline-1033"):
                 for q in progress(self.questions(name), name):
                     other.append(self._case(replace(q, answers=()), index.search(q.text, k=K)))
-        in_topic = [*own, *hidden]
-        searched = [*in_topic, *other]
-        start = Weights(scale=0.3)
-        usual = [True] * len(in_topic) + [False] * len(other)
-        weights = {
-            mode: fit_weights(*zip(*cases, strict=True), mode, start, kept)  # type: ignore[misc]
-            for mode, cases, kept in (
-                ("given", given, None),
-                ("ranked", searched, usual),
-                ("searched", searched, usual),
-            )
-        }
-        answerable = np.array([True] * len(one) + [bool(q.answers) for q in two])
-        weights["given"] = replace(
-            weights["given"], threshold=best_threshold(stated(weights["given"], given), answerable)
-        )
-        for mode in ("ranked", "searched"):
-            likely = stated(weights[mode], own)
-            weights[mode] = replace(weights[mode], threshold=threshold_refusing(likely, REFUSED))
-            for name, cases in (("own", own), ("hidden", hidden), ("other", other)):
-                share = np.mean([p < weights[mode].threshold for p in stated(weights[mode], cases)])
-                print(f"{mode}: {100 * share:.1f}% of {len(cases)} {name} refused", file=sys.stderr)
-        about = {
-            "reader": self.reader.name,
-            "fitted on": "the articles of SQuAD for calibrating (examples/reader_data.py), given their paragraphs, and "
-            f"put to openqa (every {HIDDEN}th also with its paragraph hidden); what to refuse also on questions of "
-            "cisi and medline-1033 put to openqa",
-            "by": "examples/benchmarks/reading.py --fit",
-            "thresholds": "given: best balanced accuracy of answerable against unanswerable; after a search: "
-            f"{REFUSED:.0%} of the answerable questions refused",
-            "questions": {"given": len(given), "own": len(own), "hidden": len(hidden), "other": len(other)},
-            "right": {
-                mode: round(float(np.mean(outcomes(weights[mode], cases))), 4)
-                for mode, cases in (("given", given), ("ranked", in_topic), ("searched", in_topic))
-            },
-            "calibration error on these": {
-                mode: round(calibration_error(stated(weights[mode], cases), outcomes(weights[mode], cases)), 4)
-                for mode, cases in (("given", given), ("ranked", in_topic), ("searched", in_topic))
-            },
-        }
-        calibration = Calibration(**weights, about=about)
+        answerable = [True] * len(one) + [bool(q.answers) for q in two]
+        calibration = fit(Read(given, answerable, own, hidden, articles, other), self.reader.name)
         print(calibration, file=sys.stderr)
         return calibration
 
     def _case(self, question: Question, hits: Sequence[Hit]) -> Case:
         return case(question, hits, self.reader.read(question.text, [hit.passage.text for hit in hits]))
-
-
-Case = tuple[Evidence, NDArray[np.bool_]]
 
 
 class Counting:
@@ -370,33 +330,6 @@ class Counting:
     def read(self, question: str, texts: Sequence[str]) -> list[Span]:
         self.texts += len(texts)
         return self._reader.read(question, texts)
-
-
-def case(question: Question, hits: Sequence[Hit], spans: Sequence[Span]) -> Case:
-    return evidence(spans, hits), right_spans(spans, hits, question.answers)
-
-
-def without(question: Question, hits: Sequence[Hit], spans: Sequence[Span]) -> tuple[list[Hit], list[Span]]:
-    """The same as if the right documents were not there: their spans are gone, and other hits move up in rank."""
-    left = [i for i, hit in enumerate(hits) if hit.passage.document_id not in question.documents]
-    place = {old: new for new, old in enumerate(left)}
-    moved = [replace(hits[old], rank=new + 1) for new, old in enumerate(left)]
-    return moved, [span._replace(text=place[span.text]) for span in spans if span.text in place]
-
-
-def stated(weights: Weights, cases: Sequence[Case]) -> list[float]:
-    return [weights.probability(weights.best(known)[0]) for known, _ in cases]
-
-
-def outcomes(weights: Weights, cases: Sequence[Case]) -> list[float]:
-    return [float(right[known.group == weights.best(known)[1]].any()) for known, right in cases]
-
-
-def best_threshold(probabilities: Sequence[float], answerable: NDArray[np.bool_]) -> float:
-    """The one with the highest mean of both classes' accuracies."""
-    p = np.array(probabilities)
-    best = max(np.unique(p), key=lambda t: np.mean(p[answerable] >= t) + np.mean(p[~answerable] < t))
-    return float(np.floor(1e6 * best) / 1e6)
 
 
 # -- figures
