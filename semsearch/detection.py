@@ -26,7 +26,7 @@ from itertools import islice
 
 from semsearch.analysis import FUNCTION_WORDS, SPACELESS
 
-__all__ = ["Detection", "detect"]
+__all__ = ["STRETCH", "TEXTS", "Detection", "detect"]
 
 NEUTRAL = "none"
 

@@ -20,7 +20,7 @@ import numpy as np
 import semsearch
 from semsearch.analysis import Analyzer, get_analyzer
 from semsearch.corpus import Corpus
-from semsearch.detection import TEXTS, detect
+from semsearch.detection import STRETCH, TEXTS, detect
 from semsearch.encoding import Encoder, fingerprint, get_encoder
 from semsearch.errors import ClosedIndexError, CorruptIndexError, IndexMismatchError, InputError, ModelError
 from semsearch.filters import Where, shown
@@ -285,7 +285,8 @@ class Index(Corpus):
         """By the texts that are there, few or it would be settled, and the first that come; and what to remember."""
         found = detect(chain((document.text for _, document in writer.documents(0, TEXTS)), texts))
         # Too few words to tell are no reason to change anything: a new index begins with English.
-        language = found.language if found.settled or found.language != "none" else self._analyzer.language
+        told = found.settled or (found.words >= STRETCH and found.language != "none")
+        language = found.language if told else self._analyzer.language
         with self._mutex:
             if language != self._analyzer.language:
                 self._analyzer, self._legs = get_analyzer(language), None

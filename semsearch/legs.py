@@ -240,7 +240,7 @@ class Legs:
             return []
         manifest = self._manifest(view)
         if manifest is None:
-            if self._is_of_an_earlier_release():
+            if self._is_superseded():
                 return []
             return ["CURRENT.json is damaged, or belongs to another index or to a state that this one never had"]
         return [
@@ -300,11 +300,17 @@ class Legs:
             "The %s cache of %s is damaged or incomplete; it is built again from the database.", name, self._folder
         )
 
-    def _is_of_an_earlier_release(self) -> bool:
+    def _is_superseded(self) -> bool:
+        """Whether the cache is of an earlier release, or of the analyzer before the index had told its language."""
         try:
-            return 0 < int(json.loads((self._folder / "CURRENT.json").read_bytes())["format"]) < CACHE_FORMAT
+            manifest = json.loads((self._folder / "CURRENT.json").read_bytes())
+            if 0 < int(manifest["format"]) < CACHE_FORMAT:
+                return True
+            identity = dict(manifest["identity"])
         except (OSError, ValueError, KeyError, TypeError):
             return False
+        other = identity.get("analyzer") != self._identity["analyzer"]
+        return other and identity | {"analyzer": self._identity["analyzer"]} == self._identity
 
     def _manifest(self, view: View) -> dict[str, Any] | None:
         try:

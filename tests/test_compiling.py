@@ -157,7 +157,7 @@ def test_smoothing_leaves_what_the_graph_says_and_matrices_of_several_layers(tmp
     assert found == pytest.approx(table @ own @ shared @ shared, rel=1e-4, abs=1e-3)
 
 
-def test_a_channel_that_is_much_larger_than_the_rest_costs_a_reader_little(
+def test_channels_that_are_much_larger_than_the_rest_cost_a_reader_little(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
@@ -167,8 +167,8 @@ def test_a_channel_that_is_much_larger_than_the_rest_costs_a_reader_little(
     model = AutoModelForQuestionAnswering.from_pretrained(source).eval()
     with torch.no_grad():
         for layer in model.bert.encoder.layer:
-            layer.attention.output.LayerNorm.weight[5] = 60.0
-            layer.intermediate.dense.weight[:, 5] /= 60.0
+            layer.intermediate.dense.weight[:7] *= 60.0
+            layer.output.dense.weight[:, :7] /= 60.0
     model.save_pretrained(source)
     tokenizer = AutoTokenizer.from_pretrained(source)
     batch = tokenizer(["late fees?"], ["when are fees charged at the library"], return_tensors="pt")

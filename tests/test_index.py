@@ -903,6 +903,24 @@ def test_a_damaged_schema_is_a_damaged_database(tmp_path: Path, column: str) -> 
         index.search("late fees")
 
 
+def test_a_cache_from_before_the_language_was_told_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was not replaced, as when the disk is full just then: the cache is outdated, and nothing is wrong."""
+    german = "Die Bücher sind bis zum Ende der Woche in der Bibliothek abzugeben, und es ist nicht zu spät. " * 20
+    with opened(tmp_path / "index") as index:
+        index.add([("short", "w1 w2 w3")])
+        assert index.info()["language"] == "english"
+    with monkeypatch.context() as patch:
+        patch.setattr(semsearch.legs.Legs, "publish", lambda self, view: -1)
+        with opened(tmp_path / "index") as index:
+            index.add([("long", german)])
+            assert index.info()["language"] == "german"
+    with opened(tmp_path / "index") as index:
+        assert index.check().ok
+        assert set(found(index, "Buch", mode="lexical")) == {"long"}  # Snowball: Bücher and Buch have the stem buch
+
+
 def test_a_filter_of_the_greatest_depth_is_answered(tmp_path: Path) -> None:
     where: dict[str, object] = {"a": 1}
     for _ in range(37):  # fewer than the filters' own limit
