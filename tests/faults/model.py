@@ -401,7 +401,7 @@ class Trial:
             # Scores that are equal in exact arithmetic: either order is right, and decides ranks in hybrid search.
             legs["lexical"] = self._either(index, query, where, legs["lexical"])
         expected = fused(legs, k) if mode == "hybrid" else legs[mode][:k]
-        hits = index.search(query, k, where=where, mode=mode)
+        hits = semsearch.Retriever(index, mode, semsearch.fusion.rrf).search(query, k, where)
         said = f"{mode} search ({index._lexical_name}) for {query!r}, k={k}, where={where!r}"
         equal([hit.passage.id for hit in hits], [id for id, _ in expected], f"the ids of the {said}")
         parts = {part.id: part for part in self.model.every()}

@@ -32,17 +32,16 @@ SOURCES = {"stale": "main-early", "other": "other-log"}
 DATABASE = ("index.db", "index.db-wal")
 # SQLite refuses to read beside such a thing: a link for its shared memory, and what it takes for a change half done.
 REFUSED = (("index.db-shm", "folder"), ("index.db-shm", "link"), ("index.db-journal", "extra"))
-LEXICAL = ("settings", "vocabulary", "offsets", "indptr", "docs", "tf", "ids", "lengths")
+LEXICAL = ("settings", "vocabulary", "offsets", "indptr", "docs", "codes", "kinds", "ids", "lengths")
+COLUMNS = ("int32", "int64", "uint8")
 DERIVED = (
     "index.db-shm",
     "lock",
     "cache",
     "CURRENT.json",
     *(f"dense.{name}" for name in ["ids.npy", "settings.json", "vectors.npy"]),
-    *(
-        f"lexical.{name}.npy"
-        for name in ["settings", "vocabulary", "offsets", "indptr", "docs", "tf", "ids", "lengths"]
-    ),
+    *(f"lexical.{name}.npy" for name in LEXICAL),
+    *(f"columns.{name}.npy" for name in COLUMNS),
 )
 WAYS = ("missing", "empty", "stale", "other", "folder", "link")
 EXTRA = (
