@@ -22,16 +22,13 @@ __all__ = ["Corpus"]
 class Corpus:
     """The methods of `Index` that search without a question. `semsearch.exploring` does the work."""
 
-    _store: Store
+    if TYPE_CHECKING:
+        _store: Store
 
-    @property
-    def encoder(self) -> Encoder:
-        """The encoder in use."""
-        raise NotImplementedError
+        @property
+        def encoder(self) -> Encoder: ...
 
-    def snapshot(self) -> AbstractContextManager[Snapshot]:
-        """One generation, while it is searched."""
-        raise NotImplementedError
+        def snapshot(self) -> AbstractContextManager[Snapshot]: ...
 
     def similar(self, id: str, k: int = 10, *, where: Where | None = None) -> Hits:
         """The k documents that are most like one of the index, each as a hit with its best passage.

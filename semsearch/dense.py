@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 
 from semsearch.blocks import DamagedCacheError, is_sound, open_array
 from semsearch.errors import InputError, StorageError
+from semsearch.selection import as_ids, check_k, refuse_repeated, top
 from semsearch.sieve import SAMPLE, Setting, Sieve, bits_of, sample_size, setting_for
-from semsearch.vectors import DistantRows, Rows, StoredRows, best, check_storage, encoded, nearest, top
+from semsearch.vectors import DistantRows, Rows, StoredRows, best, check_storage, encoded, nearest
 
 __all__ = ["DenseIndex"]
 
@@ -237,7 +238,7 @@ class DenseIndex:
         Raises InputError, and adds nothing, if an id is there already or is given twice, if the shape does not fit, and
         for a vector that is zero or not finite.
         """
-        wanted = _as_ids(ids)
+        wanted = as_ids(ids)
         rows = self._as_rows(vectors, "vectors")
         if len(rows) != len(wanted):
             raise InputError(f"{len(wanted)} ids came with {len(rows)} vectors; there must be one for each id.")
@@ -250,14 +251,14 @@ class DenseIndex:
                 "Leave such passages out: they can still be found by keyword."
             )
         order = np.argsort(wanted)
-        _refuse_repeated(wanted[order], self._parts)
+        refuse_repeated(wanted[order], self._parts, "has a vector")
         own = rows.copy() if np.shares_memory(rows, vectors) else rows
         part = _Part(encoded(own if _ascending(wanted) else rows[order], self._storage), wanted[order])
         self._parts = _merge_alike((*self._parts, part))
 
     def remove(self, ids: Sequence[int] | Int64) -> None:
         """Remove vectors; an id that is not there is no error."""
-        wanted = np.unique(_as_ids(ids))
+        wanted = np.unique(as_ids(ids))
         parts = []
         for part in self._parts:
             positions = part.positions(wanted)
@@ -274,8 +275,7 @@ class DenseIndex:
         than 1, if the queries have another dimension than the index, and for a query that is not finite;
         DamagedCacheError where a file that was opened is not what was saved.
         """
-        if k < 1:
-            raise InputError(f"k={k} asks for no passage at all; k must be at least 1.")
+        check_k(k)
         rows = self._as_rows(queries, "queries")
         bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
         if len(bad):
@@ -480,23 +480,3 @@ def _living_ids(part: _Part) -> Int64:
 
 def _ascending(ids: Int64) -> bool:
     return bool(np.all(ids[1:] > ids[:-1]))
-
-
-def _as_ids(ids: Sequence[int] | Int64) -> Int64:
-    array = np.asarray(ids)
-    if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
-        raise InputError(f"Passage ids must be a sequence of integers, not {ids!r}.")
-    return array.astype(np.int64)
-
-
-def _refuse_repeated(ids: Int64, parts: Sequence[_Part]) -> None:
-    """Raise InputError if sorted ids repeat one another or one that lives in the parts."""
-    twice = ids[1:][ids[1:] == ids[:-1]]
-    if len(twice):
-        raise InputError(f"Passage {twice[0]} is given twice. Each passage needs an id of its own.")
-    for part in parts:
-        there = part.positions(ids)
-        if len(there):
-            raise InputError(
-                f"Passage {part.ids[there[0]]} has a vector already. Remove it first, or give the new text a new id."
-            )

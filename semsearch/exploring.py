@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from semsearch.errors import InputError
 from semsearch.filters import Where, shown
 from semsearch.records import Document, Hit, Passage
-from semsearch.seals import check_seal
 
 if TYPE_CHECKING:
     from semsearch.retrieval import Hits
@@ -535,13 +534,8 @@ def _stored(
 def _vectors(view: View, keys: Int64) -> Float32:
     vectors: Float32 = np.zeros((0, 1), np.float32)
     places = {int(key): place for place, key in enumerate(keys)}
-    for block in _blocks([int(key) for key in keys]):
-        rows = view.connection.execute(
-            f"SELECT key, digest, vector, seal FROM vectors WHERE key IN ({_places(block)})", block
-        )
-        for key, digest, vector, seal in rows:
-            check_seal(seal, "a vector", digest, vector)
-            row = np.frombuffer(vector, "<f4")
+    for block in _blocks(list(places)):  # so that they are never held twice
+        for key, row in view.vectors_at(block).items():
             if not len(vectors):
                 vectors = np.empty((len(keys), len(row)), np.float32)
             vectors[places[key]] = row

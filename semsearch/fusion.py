@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from semsearch.errors import InputError
+from semsearch.selection import check_k
 
 __all__ = ["Fusion", "Ranking", "Scores", "absolute", "convex", "distribution", "min_max", "rrf", "z_score"]
 
@@ -206,8 +207,7 @@ def _sum(
     shares: Mapping[str, Ranking], weights: Weights, k: int, missing: Mapping[str, float] | None = None
 ) -> list[tuple[int, float]]:
     """The k passages with the highest weighted sum of shares; `missing` is a leg's share for what it did not find."""
-    if k < 1:
-        raise InputError(f"k={k} asks for no passage at all; k must be at least 1.")
+    check_k(k)
     tables = {name: dict(ranking) for name, ranking in shares.items()}
     lacking = {name: (missing or {}).get(name, 0.0) for name in tables}
     # fsum, so that the order of the legs never decides between equals.

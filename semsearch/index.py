@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -24,6 +23,7 @@ from semsearch.detection import STRETCH, TEXTS, detect
 from semsearch.encoding import Encoder, fingerprint, get_encoder
 from semsearch.errors import ClosedIndexError, CorruptIndexError, IndexMismatchError, InputError, ModelError
 from semsearch.filters import Where, shown
+from semsearch.forking import forget, watch
 from semsearch.ingest import AddReport, Batch, checked_vectors
 from semsearch.items import Item, Progress, expanded, short, to_document, watched
 from semsearch.legs import Legs
@@ -113,7 +113,7 @@ class Index(Corpus):
         self._legs: Legs | None = None
         self._answerer: Answerer | None = None
         self._store = Store(self.path, read_only=read_only, create=create, timeout=timeout)
-        _open.add(self)
+        watch(self)
         try:
             with self._store.reading() as view:
                 self._analyzer = self._settled_analyzer(view)
@@ -532,7 +532,7 @@ class Index(Corpus):
             self._store.close()
             self._legs = None
             self._answerer = None
-        _open.discard(self)
+        forget(self)
 
     def __enter__(self) -> Index:
         return self
@@ -553,33 +553,6 @@ class Index(Corpus):
     def _forked(self) -> None:
         self._mutex = threading.RLock()  # another thread of the parent may have held it
         self._store.abandon()
-
-
-FORK_PATIENCE = 10.0  # seconds that a fork waits for a thread that reads or writes
-
-_open: weakref.WeakSet[Index] = weakref.WeakSet()
-
-
-_frozen = threading.local()
-
-
-def _before_fork() -> None:
-    # A thread inside SQLite may hold one of its global locks, which would stay taken in the child for ever.
-    _frozen.indexes = [index for index in list(_open) if index._mutex.acquire(timeout=FORK_PATIENCE)]
-
-
-def _after_fork_in_parent() -> None:
-    for index in _frozen.__dict__.pop("indexes", []):
-        index._mutex.release()
-
-
-def _after_fork() -> None:
-    _frozen.__dict__.pop("indexes", None)
-    for index in list(_open):
-        index._forked()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)
 
 
 def _folder(location: str | os.PathLike[str]) -> Path:

@@ -29,7 +29,6 @@ from semsearch.errors import CorruptIndexError
 from semsearch.filters import Where, parse
 from semsearch.lexical import Lexical, LexicalIndex
 from semsearch.locking import flushed
-from semsearch.seals import check_seal
 from semsearch.tables import StoredPassage, View, Writer
 
 __all__ = ["AddedPassage", "Legs"]
@@ -178,11 +177,6 @@ class Legs:
     def ask_lexical(self, view: View, question: Callable[[Lexical], Result]) -> Result:
         """What the lexical leg answers; if its cache turns out to be damaged, it is built again and asked again."""
         return self._ask(view, "lexical", question)
-
-    def columns(self, view: View) -> Columns:
-        """The metadata at the view's generation."""
-        structure: Columns = self._at(view, "columns")
-        return structure
 
     def matching(self, view: View, where: Where) -> np.ndarray:
         """The ids of the passages that a filter lets through, (n,) int64 ascending. Raises FilterError."""
@@ -458,14 +452,7 @@ def _vectors(view: View, dimension: int, ids: np.ndarray) -> np.ndarray:
     rows = np.empty((len(ids), dimension), np.float32)
     for start in range(0, len(ids), BLOCK):
         some = ids[start : start + BLOCK].tolist()
-        sql = (
-            "SELECT p.id, v.digest, v.vector, v.seal FROM passages p JOIN vectors v ON v.key = p.vector "
-            f"WHERE p.id IN ({', '.join('?' * len(some))})"
-        )
-        found = {}
-        for id, digest, vector, stored in view.connection.execute(sql, some):
-            check_seal(stored, f"the vector of passage {id}", digest, vector)
-            found[id] = np.frombuffer(vector, "<f4")
+        found = view.vectors_of(some)
         if len(found) < len(some):
             raise CorruptIndexError(
                 "The database is damaged: passages have lost their vectors. Restore a backup, or index them again."

@@ -30,9 +30,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semsearch.errors import InputError, StorageError
-from semsearch.postings import FORMAT, Segment, State, build, compact, merge_alike, opened, refuse_repeated, write
+from semsearch.postings import FORMAT, Segment, State, build, compact, merge_alike, opened, write
 from semsearch.rankbm25 import RankBM25Index
-from semsearch.scan import Scan, as_ids, best, check_k
+from semsearch.scan import Scan
+from semsearch.selection import as_ids, check_k, refuse_repeated, top
 from semsearch.vocabulary import Vocabulary
 
 __all__ = ["Lexical", "LexicalIndex", "RankBM25Index", "get_lexical"]
@@ -258,7 +259,7 @@ class LexicalIndex:
                 scores.append(values)
         if not ids:
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float64)
-        chosen, values = best(np.concatenate(ids), np.concatenate(scores), k)
+        chosen, values = top(np.concatenate(ids), np.concatenate(scores), k)
         return chosen, values + every
 
     def ceiling(self, terms: Sequence[str]) -> float:

@@ -27,7 +27,7 @@ from semsearch.blocks import Checked, open_array
 from semsearch.errors import InputError, StorageError
 from semsearch.vocabulary import Files, Vocabulary, encode, numbering, numbers_of, starts
 
-__all__ = ["Codes", "Segment", "State", "build", "compact", "merge_alike", "opened", "refuse_repeated", "write"]
+__all__ = ["Codes", "Segment", "State", "build", "compact", "merge_alike", "opened", "write"]
 
 Int32: TypeAlias = NDArray[np.int32]
 Int64: TypeAlias = NDArray[np.int64]
@@ -416,17 +416,3 @@ def _mapped(path: Path) -> NDArray[Any]:
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except (OSError, ValueError, EOFError) as error:
         raise StorageError(f"{path} cannot be opened ({error}). Delete the cache and build it again.") from error
-
-
-def refuse_repeated(ids: Int64, segments: Sequence[Segment]) -> None:
-    """Raise InputError if sorted ids repeat one another or one that lives in the segments."""
-    twice = ids[1:][ids[1:] == ids[:-1]]
-    if len(twice):
-        raise InputError(f"Passage {twice[0]} is given twice. Each passage needs an id of its own.")
-    for segment in segments:
-        there = segment.positions(ids)
-        if len(there):
-            raise InputError(
-                f"Passage {segment.ids[there[0]]} is in the index already. "
-                "Remove it first, or give the new text a new id."
-            )

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semsearch.errors import InputError
-from semsearch.postings import FORMAT, opened, refuse_repeated, write
-from semsearch.scan import as_ids, best, check_k
+from semsearch.postings import FORMAT, opened, write
+from semsearch.selection import as_ids, check_k, refuse_repeated, top
 from semsearch.vocabulary import Vocabulary, encode, numbering, numbers_of
 
 __all__ = ["RankBM25Index"]
@@ -93,7 +93,7 @@ class RankBM25Index:
             positions = positions[np.isin(self._ids[positions], allowed)]
         if not len(positions):
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float64)
-        return best(self._ids[positions], bm25.get_scores(list(terms))[positions], k)
+        return top(self._ids[positions], bm25.get_scores(list(terms))[positions], k)
 
     def ceiling(self, terms: Sequence[str]) -> float:
         """Not known: inf."""

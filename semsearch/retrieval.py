@@ -99,9 +99,10 @@ class Retriever:
             raise InputError(f"mode={shown(mode)} is not known. Choose one of {', '.join(map(repr, LEGS))}.")
         chosen: Any = reranker
         if isinstance(reranker, str):
+            from semsearch.extraction import OnnxReader
             from semsearch.reranking import get_reranker
 
-            chosen = get_reranker(reranker, index.encoder, _shipped_reader)
+            chosen = get_reranker(reranker, index.encoder, OnnxReader)
         for name, value in (("fusion", fusion), ("reranker", chosen)):
             if value is not None and not callable(value):
                 raise InputError(f"{name}= takes a function, not {value!r}.")
@@ -143,10 +144,9 @@ class Retriever:
         found: list[_Found] = []
         with self.index.snapshot() as snapshot:
             allowed = snapshot.matching(where)
-            fusion = self.fusion or snapshot.fusion()
             for query, vector in zip(queries, vectors, strict=True):
                 rankings = _rankings(snapshot, LEGS[self.mode], query, vector, max(k, DEPTH), allowed)
-                ranking = _joined(rankings, width, fusion)
+                ranking = self._joined(snapshot, rankings, width)
                 found.append(_Found(query, rankings, ranking, snapshot.passages([id for id, _ in ranking])))
         return [self._hits(each, k) for each in found]
 
@@ -200,6 +200,11 @@ class Retriever:
             )
         return True
 
+    def _joined(self, snapshot: Snapshot, rankings: dict[str, Ranking], k: int) -> Ranking:
+        if len(rankings) == 1:
+            return next(iter(rankings.values()))[:k]
+        return _checked((self.fusion or snapshot.fusion)(rankings, k=k), rankings)
+
     def _hits(self, found: _Found, k: int) -> Hits:
         query, passages, ranking = found.query, found.passages, found.ranking
         rankings = dict(found.rankings)
@@ -244,18 +249,6 @@ def _rankings(
     if "lexical" in legs:
         rankings["lexical"] = snapshot.lexical([query], depth, allowed)[0]
     return rankings
-
-
-def _joined(rankings: dict[str, Ranking], k: int, fusion: Fusion) -> Ranking:
-    if len(rankings) == 1:
-        return next(iter(rankings.values()))[:k]
-    return _checked(fusion(rankings, k=k), rankings)
-
-
-def _shipped_reader() -> Any:
-    from semsearch.extraction import OnnxReader
-
-    return OnnxReader()
 
 
 def _check_query(query: Any) -> None:

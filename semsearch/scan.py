@@ -17,10 +17,10 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from semsearch.errors import InputError
 from semsearch.postings import Codes, Segment
+from semsearch.selection import kth, top
 
-__all__ = ["Scan", "as_ids", "best", "check_k"]
+__all__ = ["Scan"]
 
 Int32: TypeAlias = NDArray[np.int32]
 Int64: TypeAlias = NDArray[np.int64]
@@ -90,7 +90,7 @@ class Scan:
         scores = self.sums.take(candidates)
         there = ~np.isnan(scores)
         # Positions are in the order of ids, so that equal scores come out by smaller id.
-        return best(candidates[there], scores[there], self.k)
+        return top(candidates[there], scores[there], self.k)
 
     def _add_up(self, eligible: Bool | None) -> int:
         """Add terms to the sums until no other passage can be among the best; returns the first term not added."""
@@ -113,7 +113,7 @@ class Scan:
         sums += self.gains.take(codes) * self.weights[i]
         self.sums[positions] = sums
         if len(sums) >= self.k and self.rest[i] < math.inf:
-            self.least = max(self.least, _kth(sums, self.k))
+            self.least = max(self.least, kth(sums, self.k))
 
     def _promising(self, candidates: Int64, rest: float) -> Int64:
         """Those that the rest of the terms may lift among the best; not found yet is not a number."""
@@ -135,36 +135,3 @@ class Scan:
             hit = docs.take(at) == wanted
             at, positions = at[hit], candidates[hit]
         self._add(i, positions, self.sums.take(positions), self.segment.codes_at(start + at))
-
-
-def best(ids: Int64, scores: Float64, k: int) -> tuple[Int64, Float64]:
-    """The k highest scores, best first; among equal ones the smaller ids."""
-    if len(ids) > k:
-        threshold = _kth(scores, k)
-        above, level = np.flatnonzero(scores > threshold), np.flatnonzero(scores == threshold)
-        missing = k - len(above)
-        if len(level) > missing:
-            level = level[np.argpartition(ids[level], missing - 1)[:missing]]
-        kept = np.concatenate([above, level])
-        ids, scores = ids[kept], scores[kept]
-    order = np.lexsort((ids, -scores))
-    return ids[order], scores[order]
-
-
-def _kth(scores: Float64, k: int) -> float:
-    """The k-th highest of at least k scores."""
-    if len(scores) > max(4096, 64 * k):  # all that is below the k-th highest of a sample need not be looked at
-        scores = scores[scores >= _kth(scores[::16], k)]
-    return float(np.partition(scores, len(scores) - k)[len(scores) - k])
-
-
-def check_k(k: int) -> None:
-    if k < 1:
-        raise InputError(f"k={k} asks for no passage at all; k must be at least 1.")
-
-
-def as_ids(ids: Sequence[int] | Int64) -> Int64:
-    array = np.asarray(ids)
-    if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
-        raise InputError(f"Passage ids must be a sequence of integers, not {ids!r}.")
-    return array.astype(np.int64)

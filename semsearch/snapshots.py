@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -46,6 +47,7 @@ class Snapshot:
             lambda leg: [Scores(_ranking(*leg.search(each, k, allowed=allowed)), leg.ceiling(each)) for each in terms],
         )
 
+    @cached_property
     def fusion(self) -> Fusion:
         """The fusion that was learned for this index, otherwise the default."""
         stored = self._view.meta("fusion")

@@ -317,17 +317,28 @@ class View:
         """How many passages were removed and documents described anew after that generation."""
         return int(self._rows("SELECT count(*) FROM removals WHERE generation > ?", (generation,)).fetchone()[0])
 
-    @_sound()
     def vectors(self, digests: Sequence[bytes]) -> dict[bytes, np.ndarray]:
         """The vectors already known for these digests, each (dimension,) float32."""
-        known: dict[bytes, np.ndarray] = {}
-        for first in range(0, len(digests), 500):
-            part = digests[first : first + 500]
+        return self._vectors("v.digest", "vectors v", digests)
+
+    def vectors_at(self, keys: Sequence[int]) -> dict[int, np.ndarray]:
+        """The vectors with these keys, each (dimension,) float32."""
+        return self._vectors("v.key", "vectors v", keys)
+
+    def vectors_of(self, passages: Sequence[int]) -> dict[int, np.ndarray]:
+        """The vectors of these passages by their ids, each (dimension,) float32."""
+        return self._vectors("p.id", "passages p JOIN vectors v ON v.key = p.vector", passages)
+
+    @_sound()
+    def _vectors(self, column: str, table: str, values: Sequence[Any]) -> dict[Any, np.ndarray]:
+        known: dict[Any, np.ndarray] = {}
+        for first in range(0, len(values), 500):
+            part = values[first : first + 500]
             places = ", ".join("?" * len(part))
-            rows = self._rows(f"SELECT digest, vector, seal FROM vectors WHERE digest IN ({places})", part)
-            for key, vector, stored in rows:
-                check_seal(stored, "a vector", key, vector)
-                known[key] = np.frombuffer(vector, "<f4")
+            sql = f"SELECT {column}, v.digest, v.vector, v.seal FROM {table} WHERE {column} IN ({places})"
+            for value, digest, vector, stored in self._rows(sql, part):
+                check_seal(stored, "a vector", digest, vector)
+                known[value] = np.frombuffer(vector, "<f4")
         return known
 
     @_sound()

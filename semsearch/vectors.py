@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from semsearch.blocks import Checked
 from semsearch.errors import InputError
+from semsearch.selection import top
 
-__all__ = ["STORAGES", "DistantRows", "Rows", "StoredRows", "best", "check_storage", "encoded", "nearest", "top"]
+__all__ = ["STORAGES", "DistantRows", "Rows", "StoredRows", "best", "check_storage", "encoded", "nearest"]
 
 Int64: TypeAlias = NDArray[np.int64]
 Float32: TypeAlias = NDArray[np.float32]
@@ -140,15 +141,6 @@ def encoded(vectors: Float32, storage: str) -> StoredRows:
         steps = np.divide(vectors, scales[:, None], out=np.zeros_like(vectors), where=scales[:, None] > 0)
         return StoredRows(np.rint(steps).clip(-127, 127).astype(np.int8), scales.astype(np.float32))
     return StoredRows(vectors)
-
-
-def top(ids: Int64, scores: Float32, k: int) -> tuple[Int64, Float32]:
-    """The k highest scores, best first; among equal ones the smaller ids."""
-    if len(scores) > 4 * k + 100:  # sorting all would cost more than finding the bound
-        kept = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
-        ids, scores = ids[kept], scores[kept]
-    order = np.lexsort((ids, -scores))[:k]
-    return ids[order], scores[order]
 
 
 def best(rows: Rows, ids: Int64, query: Float32, positions: Int64, k: int) -> tuple[Int64, Float32]:

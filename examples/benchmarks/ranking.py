@@ -18,13 +18,14 @@ for nDCG, as in a search for ten; 400 for recall.
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from common import machine, options, write
 
 from semsearch import Index
 from semsearch.datasets import read_dataset
@@ -34,7 +35,6 @@ from semsearch.reranking import MaxSimReranker
 from semsearch.retrieval import DEPTH
 from semsearch.tuning import Case, tune
 
-ROOT = Path(__file__).resolve().parents[2]
 SETS = ("scifact", "cosqa-dev", "cranfield", "cisi", "medline-1033", "openqa")
 DEEP = 400
 
@@ -161,21 +161,19 @@ def show(result: dict[str, Any]) -> None:
 
 def main() -> None:
     """Read the options, study each set, print the tables and the means over the sets, and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", help="where the sets are")
+    parser = options(__doc__)
     parser.add_argument("--set", nargs="+", default=list(SETS), metavar="SET", help="folders under --data")
     parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="indexes and run files are kept here")
     parser.add_argument("--questions", type=int, default=1000, metavar="N", help="at most N questions a set")
     parser.add_argument("--rerank", type=int, default=0, metavar="N", help="rerank for the first N questions; slow")
     parser.add_argument("--depth", type=int, default=DEPTH, metavar="N", help="how many passages are reranked")
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results", metavar="DIR")
-    options = parser.parse_args()
+    args = parser.parse_args()
     results = []
-    for name in options.set:
-        folder = options.data / name
+    for name in args.set:
+        folder = args.data / name
         if not folder.is_dir():
             raise SystemExit(f"There is no folder {folder}. Name the folder that holds the sets: --data DIR.")
-        results.append(study(folder, options.work, options.questions, options.rerank, options.depth))
+        results.append(study(folder, args.work, args.questions, args.rerank, args.depth))
         show(results[-1])
     gains: dict[str, list[float]] = {}
     for result in results:
@@ -185,10 +183,9 @@ def main() -> None:
     print(
         "\nto the better leg: " + ", ".join(f"{n} {v['mean']:+.4f} (least {v['least']:+.4f})" for n, v in means.items())
     )
-    options.results.mkdir(parents=True, exist_ok=True)
-    asked = {"questions": options.questions, "rerank": options.rerank, "depth": options.depth}
-    text = json.dumps({"asked": asked, "sets": results, "to better leg": means}, indent=1)
-    (options.results / "ranking.json").write_text(text + "\n", encoding="utf-8")
+    asked = {"questions": args.questions, "rerank": args.rerank, "depth": args.depth}
+    result = {"asked": asked, "sets": results, "to better leg": means, "machine": machine()}
+    write(args.results / "ranking.json", result)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import json
 import resource
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -88,7 +89,7 @@ class Inputs:
         return known
 
 
-class Peer:
+class Peer(ABC):
     """What a runner says of its library. Numbers of passages and questions are their places in the inputs."""
 
     packages: Sequence[str] = ()
@@ -98,19 +99,19 @@ class Peer:
     persistent = True  # whether a new process can open what was built
     note = ""
 
+    @abstractmethod
     def build(self, inputs: Inputs, folder: Path, deadline: float) -> int | None:
         """Build; a peer that can stop half-way does so at the deadline (of time.monotonic) and says how far it came."""
-        raise NotImplementedError
 
-    def open(self, inputs: Inputs, folder: Path) -> None:
+    def open(self, inputs: Inputs, folder: Path) -> None:  # noqa: B027 (where there is anything to open)
         """Open what was built."""
 
-    def use(self, settings: dict[str, Any]) -> None:
+    def use(self, settings: dict[str, Any]) -> None:  # noqa: B027 (where there are settings)
         """Search with these settings from now on."""
 
+    @abstractmethod
     def search(self, inputs: Inputs, mode: str, question: int) -> list[int]:
         """The numbers of the ten best passages, best first."""
-        raise NotImplementedError
 
     add: Callable[[Inputs, int], None] | None = None
     """Add the passage with that place among `inputs.added`, so that the next search sees it; where the library can."""
