@@ -28,9 +28,9 @@ from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
-from semsearch.records import Answer, Citation, Hit, Passage
+from semsearch.records import Answer, Citation, Hit, Passage, Sentence
 
-__all__ = ["AnswerStream", "Mark", "Sentence", "cite", "sentences", "take_marks"]
+__all__ = ["AnswerStream", "Mark", "cite", "sentences", "take_marks"]
 
 ENOUGH = 2 / 3  # the least share of a sentence's content words that has to occur in its evidence
 WINDOW = 3  # sentences of a passage that may support one sentence together
@@ -41,20 +41,6 @@ _SLOT = 2  # the most content words beside a name or number between its two neig
 _CLOSE = 0.8  # the share of the other words that makes a sentence say almost the same...
 _PLAIN = 3  # ... if there are so many
 _SCOPE = 3  # content words that a negation denies
-
-
-class Sentence(NamedTuple):
-    """A sentence of an answer, `answer.text[start:end] == text`, with the spans of documents that support it."""
-
-    text: str
-    start: int
-    end: int
-    citations: tuple[Citation, ...]
-
-    @property
-    def supported(self) -> bool:
-        """Whether some passage says so."""
-        return bool(self.citations)
 
 
 class Mark(NamedTuple):
@@ -507,12 +493,12 @@ class AnswerStream:
 def _answer(text: str, checked: Sequence[Sentence], hits: Sequence[Hit]) -> Answer:
     citations = tuple(dict.fromkeys(citation for sentence in checked for citation in sentence.citations))
     if not citations:
-        return Answer("", 0.0, alternatives=(Answer(text, 0.0),) if text else ())
+        return Answer("", 0.0, alternatives=(Answer(text, 0.0, sentences=tuple(checked)),) if text else ())
     supports = [
         max((c.score for c in sentence.citations), default=0.0) for sentence in checked if _words(sentence.text)
     ]
     best = max(citations, key=lambda citation: citation.score)
-    return Answer(text, sum(supports) / len(supports), hit=_hit_of(best, hits), citations=citations)
+    return Answer(text, sum(supports) / len(supports), hit=_hit_of(best, hits), citations=citations, sentences=tuple(checked))
 
 
 def _hit_of(citation: Citation, hits: Sequence[Hit]) -> Hit:

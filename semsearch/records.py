@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from semsearch.display import Explanation
 
-__all__ = ["Answer", "Citation", "Document", "Hit", "Passage"]
+__all__ = ["Answer", "Citation", "Context", "Document", "Hit", "Passage", "Sentence"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +93,41 @@ class Citation:
 
 
 @dataclass(frozen=True, slots=True)
+class Sentence:
+    """A sentence of a generated answer, `answer.text[start:end] == text`, with the places that support it, best first."""
+
+    text: str
+    start: int
+    end: int
+    citations: tuple[Citation, ...]
+
+    @property
+    def supported(self) -> bool:
+        """Whether some passage says so."""
+        return bool(self.citations)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a generative reader was shown: the passages, or beginnings of passages, and those it had no room for.
+
+    Passages that are neighbours in a document stand as one in `used`, in the order in which the reader saw them; a text
+    that was found twice stands once.
+    """
+
+    used: tuple[Passage, ...]
+    left_out: tuple[Passage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """An answer with its source, or the statement that there is none.
 
     `score` is the probability (0 to 1) that `text` is the right answer. An extracted answer is a slice of a document:
     `document.text[start:end] == text`, and `hit` is where it was read. Where the documents hold no answer, `found` is
     False, `text` is empty, `start`, `end` and `hit` are None, and the best span is in `alternatives[0]`. A generated
-    answer has `start` and `end` None, and `citations` instead.
+    answer has `start` and `end` None; instead it has `citations`, its `sentences` with the citations of each, and the
+    `context` that the reader was shown, if the reader tells.
     """
 
     text: str
@@ -109,6 +137,8 @@ class Answer:
     end: int | None = None
     alternatives: tuple[Answer, ...] = ()
     citations: tuple[Citation, ...] = ()
+    sentences: tuple[Sentence, ...] = field(default=(), repr=False)
+    context: Context | None = field(default=None, repr=False, compare=False)
 
     @property
     def found(self) -> bool:
