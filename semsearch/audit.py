@@ -146,21 +146,34 @@ class Audit:
         return json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n"
 
     def __str__(self) -> str:
-        overlaps = [["overlap", "between", "within", "excess", "95% interval", ""], *map(_overlap_row, self.overlaps)]
-        heads = ["shift of the document", "found", "rank", "95% interval", "", "score", "95% interval", ""]
-        shifts = [heads, *map(_shift_row, self.shifts)]
-        extremes = [
+        overlaps, shifts = map(text_table, self._tables())
+        return "\n".join([self._about(), "", overlaps, "", shifts, "", *self._extremes(), "", *self._limits()])
+
+    def _repr_html_(self) -> str:
+        from semsearch.html import Table, tables_html
+
+        overlaps, shifts = map(Table, self._tables())
+        return tables_html(self._about(), overlaps, shifts, "\n".join([*self._extremes(), *self._limits()]))
+
+    def _about(self) -> str:
+        return f"{self.queries} queries, the first {self.k} documents of each; * the interval does not hold 0"
+
+    def _tables(self) -> tuple[list[list[str]], list[list[str]]]:
+        """The overlaps and the shifts, heads first."""
+        overlaps = ["overlap", "between", "within", "excess", "95% interval", ""]
+        shifts = ["shift of the document", "found", "rank", "95% interval", "", "score", "95% interval", ""]
+        return [overlaps, *map(_overlap_row, self.overlaps)], [shifts, *map(_shift_row, self.shifts)]
+
+    def _extremes(self) -> list[str]:
+        lines = [
             f"{each.template} -> {each.document}: "
             + ", ".join(f"{group} at rank {rank:.1f}" for group, rank in each.ranks.items())
             for each in self.extremes
         ]
-        return "\n".join(
-            [
-                f"{self.queries} queries, the first {self.k} documents of each; * the interval does not hold 0",
-                *("", text_table(overlaps), "", text_table(shifts), "", "Where ranks differ most:", *extremes),
-                *("", "What this does not show:", *(f"- {limit}" for limit in self.limits)),
-            ]
-        )
+        return ["Where ranks differ most:", *lines]
+
+    def _limits(self) -> list[str]:
+        return ["What this does not show:", *(f"- {limit}" for limit in self.limits)]
 
     __repr__ = __str__
 

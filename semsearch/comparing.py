@@ -27,13 +27,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from semsearch.datasets import Dataset, read_dataset
-from semsearch.errors import InputError, MissingExtraError
+from semsearch.errors import InputError
 from semsearch.evaluation import Evaluation, evaluate, folder_size, name_of, text_table
 from semsearch.metrics import bootstrap_interval, holm, randomisation_test
 from semsearch.records import Document
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["Comparison", "Difference", "IndexCost", "SharedIndex", "compare"]
@@ -102,61 +101,44 @@ class Comparison:
         """A picture of quality and cost, one row a system; saved to `path` (.png, .svg, .pdf) if that is given.
 
         A dot is the mean of `metric`, its bar the 95% interval of the difference to the best system: a bar that reaches
-        the dashed line cannot be told from the best. Returns a matplotlib Figure. Raises MissingExtraError without
-        matplotlib.
+        the dashed line cannot be told from the best. Returns a matplotlib Figure, which a notebook shows. Raises
+        MissingExtraError without matplotlib. `semsearch.plots.comparison` draws the quality alone on axes of your own.
         """
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise MissingExtraError("A picture of a comparison", "matplotlib", "plot") from error
-        rows = sorted(self.evaluations, key=lambda e: (e.metrics[self.metric], e.name == self.best))
-        figure = Figure(figsize=(9, 1.4 + 0.34 * len(rows)), layout="constrained")
-        quality, cost = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
-        self._draw_quality(quality, rows)
-        values = [max(e.median_ms, 1e-3) for e in rows]
-        cost.barh(range(len(rows)), values, color=[_colour(e.name == self.recommended) for e in rows], height=0.55)
-        cost.set_xscale("log")
-        cost.set_xlim(min(values) / 3, max(values) * 4)
-        cost.set_xlabel("median ms per question")
-        for place, value in enumerate(values):
-            cost.annotate(f"{value:.3g}", (value, place), (3, 0), textcoords="offset points", va="center", fontsize=8)
-        figure.suptitle(
-            f"{self.dataset}, {self.evaluations[0].questions} questions: take {self.recommended}", fontsize=11
-        )
+        from semsearch.plots import comparison_figure
+
+        figure = comparison_figure(self)
         if path is not None:
             figure.savefig(Path(path).expanduser(), dpi=150)
         return figure
 
-    def _draw_quality(self, axes: Axes, rows: Sequence[Evaluation]) -> None:
-        differences = {difference.system: difference for difference in self.differences}
-        best = next(e.metrics[self.metric] for e in rows if e.name == self.best)
-        axes.axvline(best, linestyle="--", linewidth=1, color="0.6")
-        for place, e in enumerate(rows):
-            colour = _colour(e.name == self.recommended)
-            if e.name in differences:
-                ends = (best + differences[e.name].low, best + differences[e.name].high)
-                axes.hlines(place, *ends, color=colour, linewidth=2, alpha=0.5)
-            axes.plot(e.metrics[self.metric], place, "o", color=colour)
-        axes.set_yticks(range(len(rows)), [e.name for e in rows])
-        axes.set_ylim(-0.6, len(rows) - 0.4)
-        axes.set_xlabel(f"{self.metric}, with the 95% interval of the difference to the best")
-        axes.grid(axis="x", color="0.9")
-        axes.set_axisbelow(True)
-
     def __str__(self) -> str:
+        return "\n".join([self._about(), text_table(self._rows()), *self._costs(), f"Take {self.reason}"])
+
+    def _repr_html_(self) -> str:
+        from semsearch.html import Table, tables_html
+
+        best = [e.name for e in self.evaluations].index(self.recommended)
+        return tables_html(self._about(), Table(self._rows(), best), "\n".join([*self._costs(), f"Take {self.reason}"]))
+
+    def _about(self) -> str:
+        return f"{self.dataset}, {self.evaluations[0].questions} questions"
+
+    def _rows(self) -> list[list[str]]:
+        """A row for each system, heads first."""
         names = list(self.evaluations[0].metrics)
         beside = {d.system: [f"{d.mean:+.4f}", f"{d.p:.4f}"] for d in self.differences}
         rows = [["", *names, "median ms", f"{self.metric} to best", "p"]]
         for e in self.evaluations:
             values = [f"{e.metrics[name]:.4f}" if name in e.metrics else "" for name in names]
             rows.append([e.name, *values, f"{e.median_ms:.2f}", *beside.get(e.name, ["best", ""])])
-        costs = [
-            f"\n{each.encoder}: {each.passages} passages indexed in {each.seconds:.1f} s"
+        return rows
+
+    def _costs(self) -> list[str]:
+        return [
+            f"{each.encoder}: {each.passages} passages indexed in {each.seconds:.1f} s"
             + ("" if each.size is None else f", {each.size / 1e6:.1f} MB")
             for each in self.indexes
         ]
-        table = text_table(rows)
-        return f"{self.dataset}, {self.evaluations[0].questions} questions\n{table}{''.join(costs)}\nTake {self.reason}"
 
     __repr__ = __str__
 
@@ -419,10 +401,6 @@ def numbered(systems: Iterable[tuple[str, Any]]) -> dict[str, Any]:
         count[name] += 1
         named[name if count[name] == 1 else f"{name} ({count[name]})"] = system
     return named
-
-
-def _colour(recommended: bool) -> str:
-    return "#c2410c" if recommended else "#4b6584"
 
 
 def _differences(best: Evaluation, others: Sequence[Evaluation], metric: str) -> tuple[Difference, ...]:

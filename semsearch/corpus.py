@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, overload
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
 
+from semsearch.errors import ClosedIndexError
 from semsearch.filters import Where
 from semsearch.ingest import checked_vectors
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from semsearch.encoding import Encoder
     from semsearch.exploring import Classification, Pair, Sentence
+    from semsearch.generation import GenerativeReader
+    from semsearch.records import Answer
     from semsearch.retrieval import Hits
     from semsearch.snapshots import Snapshot
     from semsearch.store import Store
@@ -29,6 +35,44 @@ class Corpus:
         def encoder(self) -> Encoder: ...
 
         def snapshot(self) -> AbstractContextManager[Snapshot]: ...
+
+        def info(self) -> dict[str, Any]: ...
+
+    @overload
+    async def asearch(  # type: ignore[overload-overlap]
+        self, query: str, k: int = 10, *, where: Where | None = None, mode: str = "hybrid"
+    ) -> Hits: ...
+    @overload
+    async def asearch(
+        self, query: Sequence[str], k: int = 10, *, where: Where | None = None, mode: str = "hybrid"
+    ) -> list[Hits]: ...
+    async def asearch(
+        self, query: str | Sequence[str], k: int = 10, *, where: Where | None = None, mode: str = "hybrid"
+    ) -> Hits | list[Hits]:
+        """As `search`, in a thread, so that the event loop goes on: `hits = await index.asearch("late fees")`.
+
+        Any number may run at once, with the same hits as one by one. A task that is cancelled ends at once; its search
+        ends unseen in the thread, and the index stays usable.
+        """
+        import asyncio
+
+        index: Any = self
+        found: Hits | list[Hits] = await asyncio.to_thread(index.search, query, k, where=where, mode=mode)
+        return found
+
+    @overload
+    async def aask(self, question: str, k: int = 20, *, where: Where | None = None) -> Answer: ...  # type: ignore[overload-overlap]
+    @overload
+    async def aask(self, question: Sequence[str], k: int = 20, *, where: Where | None = None) -> list[Answer]: ...
+    async def aask(
+        self, question: str | Sequence[str], k: int = 20, *, where: Where | None = None
+    ) -> Answer | list[Answer]:
+        """As `ask`, in a thread; see `asearch`."""
+        import asyncio
+
+        index: Any = self
+        answer: Answer | list[Answer] = await asyncio.to_thread(index.ask, question, k, where=where)
+        return answer
 
     def similar(self, id: str, k: int = 10, *, where: Where | None = None) -> Hits:
         """The k documents that are most like one of the index, each as a hit with its best passage.
@@ -85,15 +129,61 @@ class Corpus:
             found = classify(snapshot._view, snapshot.dense, vectors, label_key, k, where)
         return found[0] if isinstance(text, str) else found
 
-    def summarize(self, *, where: Where | None = None, sentences: int = 5) -> list[Sentence]:
+    @overload
+    def summarize(self, *, where: Where | None = None, sentences: int = 5, reader: None = None) -> list[Sentence]: ...
+    @overload
+    def summarize(
+        self, *, where: Where | None = None, sentences: int = 5, reader: str | Path | GenerativeReader
+    ) -> Answer: ...
+    def summarize(
+        self, *, where: Where | None = None, sentences: int = 5, reader: str | Path | GenerativeReader | None = None
+    ) -> list[Sentence] | Answer:
         """The sentences of the index that together stand for it best, or for the documents that `where` lets through.
 
         Sentences are taken word for word: `document.text[sentence.start:sentence.end] == sentence.text`. They come in
         the order of their choice, the most central first. [] where there is no sentence.
+
+        With a generative `reader` (as `Answerer` takes it) a text is written from these sentences, and nothing else: an
+        `Answer` with citations, whose sentences are checked like those of any other. Raises InputError for a reader
+        that only extracts.
         """
         from semsearch.exploring import summarize
 
         with self._store.apart() as view:
-            return summarize(
+            chosen = summarize(
                 view, lambda texts: checked_vectors(self.encoder, list(texts), "passage"), where, sentences
             )
+        if reader is None:
+            return chosen
+        from semsearch.summarizing import write_summary
+
+        return write_summary(chosen, reader, self.encoder)
+
+    def plot(
+        self,
+        color: str | None = None,
+        query: str | None = None,
+        *,
+        k: int = 5,
+        where: Where | None = None,
+        sample: int = 2000,
+        ax: Axes | None = None,
+    ) -> Axes:
+        """A map of the passages in two dimensions, coloured by a metadata key or by cluster, with a query and its hits.
+
+        See `semsearch.plots.index_map`. Returns the matplotlib Axes, which a notebook shows.
+
+        >>> index.plot(color="suffix", query="late fees").figure.savefig("map.png")  # doctest: +SKIP
+        """
+        from semsearch.plots import index_map
+
+        return index_map(self, color, query, k=k, where=where, sample=sample, ax=ax)  # type: ignore[arg-type]
+
+    def _repr_html_(self) -> str | None:
+        from semsearch.html import index_html
+
+        try:
+            info = self.info()
+        except ClosedIndexError:
+            return None  # a notebook then shows the text
+        return index_html(Path(info["path"]).name, info)

@@ -1,8 +1,7 @@
-"""Hits, answers, reports and explanations as text for a terminal and as HTML for a notebook.
+"""Hits, answers, reports and explanations as text for a terminal, and as rows for JSON.
 
-Text of documents is data: in a terminal it cannot move the cursor, change colours or reverse the line (control
-characters and bidirectional overrides are replaced), and in HTML it cannot become markup: everything is escaped first
-and marked afterwards, and only http, https and file addresses become links.
+Text of documents is data: it cannot move the cursor of a terminal, change colours or reverse the line, because control
+characters and bidirectional overrides are replaced. `semsearch.html` shows the same in a notebook.
 """
 
 from __future__ import annotations
@@ -10,26 +9,23 @@ from __future__ import annotations
 import re
 import shutil
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
-from html import escape
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
 
-from semsearch.errors import MissingExtraError
-from semsearch.records import Answer, Hit
+from semsearch.errors import InputError
+from semsearch.records import Answer, Citation, Hit, Passage
 
 if TYPE_CHECKING:
-    import pandas as pd
+    import numpy as np
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
 
 __all__ = [
     "Explanation",
-    "answer_html",
     "answer_row",
     "answer_text",
     "clean",
-    "hits_html",
-    "hits_pandas",
     "hits_rows",
     "hits_text",
     "report_text",
@@ -39,15 +35,6 @@ __all__ = [
 
 _SCAN = 20_000  # characters of a passage that are looked through for the query's words: passages are far shorter
 _FAILURES = 20  # lines of a report before "… and n more"
-
-_STYLE = (
-    "<style>.semsearch{font-size:.95em;line-height:1.4;max-width:60em}"
-    ".semsearch p{margin:.2em 0}.semsearch ol{margin:.4em 0;padding-left:2em}.semsearch li{margin:.5em 0}"
-    ".semsearch .dim{opacity:.65;font-size:.9em}"
-    ".semsearch mark{background:rgba(255,196,0,.35);color:inherit;border-radius:2px}"
-    ".semsearch td{padding:0 .8em 0 0;text-align:left}"
-    ".semsearch .bar{display:inline-block;height:.7em;background:rgba(70,130,220,.6)}</style>"
-)
 
 # ------------------------------------------------------------------------------------------------------------- cleaning
 
@@ -103,7 +90,7 @@ def shorten(text: str, width: int) -> str:
     return text
 
 
-def _tail(text: str, width: int) -> str:
+def tail(text: str, width: int) -> str:
     """`shorten` from the other end."""
     return shorten(text[::-1], width)[::-1]
 
@@ -112,7 +99,7 @@ def _width() -> int:
     return max(40, shutil.get_terminal_size((100, 24)).columns)
 
 
-def _words(query: str) -> re.Pattern[str] | None:
+def words_of(query: str) -> re.Pattern[str] | None:
     """The query's words, to be found where words start; short ones (the, is, of) only if there are no others."""
     words = sorted(set(re.findall(r"\w+", query)), key=lambda word: (-len(word), word))[:64]
     words = [w for w in words if len(w) > 3] or words
@@ -130,7 +117,7 @@ def snippet(text: str, query: str, width: int) -> str:
     >>> snippet("The library opens at nine. Late fees are charged from the second week.", "late fees", 32)
     '… Late fees are charged from th…'
     """
-    start = _best_start(text[:_SCAN], _words(query), width)
+    start = _best_start(text[:_SCAN], words_of(query), width)
     before = "… " if start else ""
     return before + shorten(clean(text[start : start + 4 * width + 40]), width - len(before))
 
@@ -161,30 +148,80 @@ def hits_text(hits: Sequence[Hit], query: str) -> str:
     lines = [shorten(f"{len(hits)} hit{'s' * (len(hits) != 1)} for “{clean(query)}”", width)]
     digits = len(str(hits[-1].rank))
     for hit in hits:
-        lines.append(shorten(f"{hit.rank:>{digits}}  {hit.score:.4f}  {_place(hit)}{_legs(hit)}", width))
+        lines.append(shorten(f"{hit.rank:>{digits}}  {hit.score:.4f}  {place(hit)}{legs(hit)}", width))
         lines.append(" " * (digits + 2) + snippet(hit.passage.text, query, width - digits - 2))
     return "\n".join(lines)
 
 
 def answer_text(answer: Answer) -> str:
-    """The answer with its probability, where it was read, and the line around it; or that there is none."""
+    """The answer with its probability, where it was read, and the line around it; or that there is none.
+
+    A generated answer has each sentence on a line of its own, with the numbers of its citations, or "[not supported]".
+    """
     width = _width()
     if not answer.found:
-        return "\n".join(_not_found(answer, width))
-    lines = [f"{clean(answer.text)}  ({_percent(answer.score)})"]
+        return "\n".join(not_found(answer, width))
+    if answer.sentences:
+        return "\n".join([*_sentences(answer), f"  {support(answer)}", *_citations(answer, width)])
+    lines = [f"{clean(answer.text)}  ({percent(answer.score)})"]
     if answer.hit is not None:
-        lines.append(shorten(f"  {_place(answer.hit, answer.start, answer.end)}", width))
-        if (around := _around(answer)) is not None:
-            before, text, after = around
+        lines.append(shorten(f"  {place(answer.hit, answer.start, answer.end)}", width))
+        if (pieces := around(answer)) is not None:
+            before, text, after = pieces
             text = shorten(text, width - 8)
             room = width - 8 - sum(map(_cells, text))
-            head = _tail(before, room - min(room // 2, sum(map(_cells, after))))
+            head = tail(before, room - min(room // 2, sum(map(_cells, after))))
             lines.append("  " + shorten(f"{head}«{text}»{after}", width - 2))
-    for number, citation in enumerate(answer.citations, 1):
+    return "\n".join([*lines, *_citations(answer, width)])
+
+
+def _sentences(answer: Answer) -> Iterator[str]:
+    numbers = numbered(answer)
+    for sentence in answer.sentences:
+        cited = ", ".join(str(numbers[citation]) for citation in sentence.citations)
+        yield f"{clean(sentence.text)} [{cited or 'not supported'}]"
+
+
+def _citations(answer: Answer, width: int) -> Iterator[str]:
+    passages = passages_of(answer)
+    for citation, number in numbered(answer).items():
         page = "" if citation.page is None else f", page {citation.page}"
-        place = f"{clean(citation.document_id)}{page} [{citation.start}:{citation.end}]"
-        lines.append(shorten(f"  [{number}] {place}  ({_percent(citation.score)})", width))
-    return "\n".join(lines)
+        where = f"{clean(citation.document_id)}{page} [{citation.start}:{citation.end}]"
+        text = quoted(citation, passages.get(citation.document_id, ()))
+        quote = f"  “{text}”" if text else ""
+        yield shorten(f"  [{number}] {where}  ({percent(citation.score)}){quote}", width)
+
+
+def support(answer: Answer) -> str:
+    """How much of a generated answer the passages support: "1 of 2 sentences supported (50 %)"."""
+    count, found = len(answer.sentences), sum(sentence.supported for sentence in answer.sentences)
+    left_out = 0 if answer.context is None else len(answer.context.left_out)
+    more = f"; no room for {left_out} passage{'s' * (left_out != 1)}" if left_out else ""
+    return f"{found} of {count} sentence{'s' * (count != 1)} supported ({percent(answer.score)}){more}"
+
+
+def numbered(answer: Answer) -> dict[Citation, int]:
+    """The number of each citation, from 1, in the order of `answer.citations`."""
+    every = [*answer.citations, *(citation for sentence in answer.sentences for citation in sentence.citations)]
+    return {citation: number for number, citation in enumerate(dict.fromkeys(every), 1)}
+
+
+def passages_of(answer: Answer) -> dict[str, list[Passage]]:
+    """The passages that are known of an answer, by document: what its reader was shown, and where it was read."""
+    known = [] if answer.context is None else [*answer.context.used]
+    known += [] if answer.hit is None else [answer.hit.passage]
+    found: dict[str, list[Passage]] = {}
+    for passage in known:
+        found.setdefault(passage.document_id, []).append(passage)
+    return found
+
+
+def quoted(citation: Citation, passages: Iterable[Passage]) -> str:
+    """The words that a citation stands for, on one line; "" if none of the passages has them."""
+    for passage in passages:
+        if passage.start <= citation.start <= citation.end <= passage.end:
+            return clean(passage.text[citation.start - passage.start : citation.end - passage.start])
+    return ""
 
 
 def report_text(report: object) -> str:
@@ -222,18 +259,22 @@ def _number(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.2f}"
 
 
-def _percent(probability: float) -> str:
+def percent(probability: float) -> str:
     return f"{100 * probability:.0f} %"
 
 
-def _not_found(answer: Answer, width: int) -> Iterator[str]:
+def not_found(answer: Answer, width: int) -> Iterator[str]:
+    """That there is no answer; then the best guess, or what was generated without support."""
     yield "No answer in the documents."
     if answer.alternatives and (best := answer.alternatives[0]).text:
-        place = "" if best.hit is None else f", {_place(best.hit, best.start, best.end)}"
-        yield shorten(f"  Best guess: “{clean(best.text)}” ({_percent(best.score)}){place}", width)
+        where = "" if best.hit is None else f", {place(best.hit, best.start, best.end)}"
+        if best.sentences and not any(sentence.supported for sentence in best.sentences):
+            yield shorten(f"  Generated, but not supported: “{clean(best.text)}”", width)
+        else:
+            yield shorten(f"  Best guess: “{clean(best.text)}” ({percent(best.score)}){where}", width)
 
 
-def _place(hit: Hit, start: int | None = None, end: int | None = None) -> str:
+def place(hit: Hit, start: int | None = None, end: int | None = None) -> str:
     """Document, page, offsets and heading: "handbook.pdf, page 3 [120:380]  Fees > Late fees"."""
     passage = hit.passage
     page = "" if passage.page is None else f", page {passage.page}"
@@ -242,12 +283,12 @@ def _place(hit: Hit, start: int | None = None, end: int | None = None) -> str:
     return f"{clean(passage.document_id)}{page} {offsets}" + (f"  {heading}" if heading else "")
 
 
-def _legs(hit: Hit) -> str:
-    legs = [f"{clean(str(name))} #{rank}" for name, (rank, _) in hit.sources.items()]
-    return f"  ({', '.join(legs)})" if legs else ""
+def legs(hit: Hit) -> str:
+    found = [f"{clean(str(name))} #{rank}" for name, (rank, _) in hit.sources.items()]
+    return f"  ({', '.join(found)})" if found else ""
 
 
-def _around(answer: Answer) -> tuple[str, str, str] | None:
+def around(answer: Answer) -> tuple[str, str, str] | None:
     """The passage before the answer, the answer, and the passage after it; None if it is not a part of the passage."""
     if answer.hit is None or answer.start is None or answer.end is None:
         return None
@@ -259,91 +300,6 @@ def _around(answer: Answer) -> tuple[str, str, str] | None:
     space = " " if before[-1:].isspace() else ""
     follows = " " if after[:1].isspace() else ""
     return clean(before) + space, clean(answer.text), follows + clean(after)
-
-
-# ----------------------------------------------------------------------------------------------------------------- HTML
-
-
-def hits_html(hits: Sequence[Hit], query: str) -> str:
-    """An ordered list of hits for a notebook, with the query's words marked; no script, no outside resource."""
-    count = f"{len(hits)} hit{'s' * (len(hits) != 1)} for" if hits else "No passage found for"
-    words = _words(query)
-    items = []
-    for hit in hits:
-        text = _marked(snippet(hit.passage.text, query, 300), words)
-        legs = f' <span class="dim">{_html(_legs(hit))}</span>'
-        items.append(
-            f'<li value="{int(hit.rank)}"><p>{_place_html(hit)} <span class="dim">{hit.score:.4f}</span>{legs}</p>'
-            f"<p>{text}</p></li>"
-        )
-    body = f"<ol>{''.join(items)}</ol>" if items else ""
-    return f'<div class="semsearch">{_STYLE}<p>{count} <b>{_html(query)}</b></p>{body}</div>'
-
-
-def answer_html(answer: Answer) -> str:
-    """The answer for a notebook, marked in the passage where it was read."""
-    if not answer.found:
-        first, *rest = _not_found(answer, 300)
-        body = f"<p><b>{_html(first)}</b></p>" + "".join(f'<p class="dim">{_html(line)}</p>' for line in rest)
-        return f'<div class="semsearch">{_STYLE}{body}</div>'
-    parts = [f'<p><b>{_html(answer.text)}</b> <span class="dim">{_percent(answer.score)}</span></p>']
-    if answer.hit is not None:
-        parts.append(f"<p>{_place_html(answer.hit, answer.start, answer.end)}</p>")
-        if (around := _around(answer)) is not None:
-            before, text, after = around
-            left, right = _html(_tail(before, 300), keep=True), _html(shorten(after, 300), keep=True)
-            parts.append(f"<p>{left}<mark>{_html(text)}</mark>{right}</p>")
-    if answer.citations:
-        rows = []
-        for citation in answer.citations:
-            page = "" if citation.page is None else f", page {int(citation.page)}"
-            place = f"{_html(citation.document_id)}{page} [{int(citation.start)}:{int(citation.end)}]"
-            rows.append(f'<li>{place} <span class="dim">{_percent(citation.score)}</span></li>')
-        parts.append(f"<ol>{''.join(rows)}</ol>")
-    return f'<div class="semsearch">{_STYLE}{"".join(parts)}</div>'
-
-
-def _html(text: str, *, keep: bool = False) -> str:
-    """Harmless and escaped; with `keep`, a space at either end stays."""
-    line = clean(text)
-    if keep and line:
-        line = " " * text[:1].isspace() + line + " " * text[-1:].isspace()
-    return escape(line, quote=True)
-
-
-def _marked(text: str, words: re.Pattern[str] | None) -> str:
-    """Each piece is escaped on its own before the marks are put between them."""
-    pieces, last = [], 0
-    for match in [] if words is None else words.finditer(text):
-        pieces += [_html(text[last : match.start()], keep=True), f"<mark>{_html(match.group())}</mark>"]
-        last = match.end()
-    return "".join([*pieces, _html(text[last:], keep=True)])
-
-
-def _place_html(hit: Hit, start: int | None = None, end: int | None = None) -> str:
-    place = _html(_place(hit, start, end))
-    address = _address(hit)
-    return (
-        place if address is None else f'<a href="{escape(address, quote=True)}" rel="noopener noreferrer">{place}</a>'
-    )
-
-
-def _address(hit: Hit) -> str | None:
-    """An address for `metadata["source"]`: a file's, or an http(s) one as it is; None for everything else."""
-    source = hit.passage.metadata.get("source")
-    if not isinstance(source, str) or not source or clean(source) != source:
-        return None
-    page = "" if hit.passage.page is None else f"#page={int(hit.passage.page)}"
-    if source.startswith("/"):
-        # Two slashes would name a host on some systems.
-        return None if source.startswith("//") else "file://" + quote(source) + page
-    try:
-        parts = urlsplit(source)
-    except ValueError:
-        return None
-    local = parts.scheme == "file" and source.startswith("file:///") and not source.startswith("file:////")
-    safe = local or (parts.scheme in {"http", "https"} and parts.netloc)
-    return quote(source, safe=";/?:@&=+$,#%-_.!~*()[]") if safe else None
 
 
 # ----------------------------------------------------------------------------------------------------------------- rows
@@ -378,28 +334,11 @@ def answer_row(answer: Answer) -> dict[str, Any]:
         "page": answer.page,
         "start": answer.start,
         "end": answer.end,
-        "citations": [{f.name: getattr(citation, f.name) for f in fields(citation)} for citation in answer.citations],
+        "citations": [asdict(citation) for citation in answer.citations],
+        "sentences": [asdict(sentence) | {"supported": sentence.supported} for sentence in answer.sentences],
     }
     row["alternatives"] = [answer_row(replace(other, alternatives=())) for other in answer.alternatives]
     return row
-
-
-def hits_pandas(hits: Iterable[Hit]) -> pd.DataFrame:
-    """`hits_rows` as a DataFrame; `sources` becomes the columns dense_rank, dense_score and so on.
-
-    Raises MissingExtraError if pandas is not installed.
-    """
-    try:
-        import pandas as pd
-    except ImportError:
-        raise MissingExtraError("to_pandas()", "pandas", "pandas") from None
-    rows = []
-    for row in hits_rows(hits):
-        for name, source in row.pop("sources").items():
-            row |= {f"{name}_rank": source["rank"], f"{name}_score": source["score"]}
-        rows.append(row)
-    columns = ["rank", "score", "document_id", "page", "start", "end", "text", "passage_id", "metadata"]
-    return pd.DataFrame(rows, columns=None if rows else columns)
 
 
 # ---------------------------------------------------------------------------------------------------------- explanation
@@ -411,11 +350,14 @@ class Explanation:
 
     `terms` maps each matched term to its share of the BM25 score. `tokens` are the passage's tokens as the
     encoder sees them: (text, start, end, similarity), with offsets in the passage's text, and the cosine similarity
-    to the query.
+    to the query. `plot()` draws each token of the query against each of the passage.
     """
 
     terms: Mapping[str, float]
     tokens: tuple[tuple[str, int, int, float], ...] = ()
+    _pairs: Callable[[], tuple[list[str], list[str], NDArray[np.float32]]] | None = field(
+        default=None, repr=False, compare=False
+    )
 
     def __str__(self) -> str:
         terms = sorted(self.terms.items(), key=lambda item: -item[1])
@@ -426,15 +368,25 @@ class Explanation:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        most = max([abs(share) for share in self.terms.values()], default=0.0) or 1.0
-        rows = [
-            f'<tr><td>{_html(term)}</td><td>{share:.3f}</td><td><span class="bar" '
-            f'style="width:{8 * max(0.0, share) / most:.2f}em"></span></td></tr>'
-            for term, share in sorted(self.terms.items(), key=lambda item: -item[1])
-        ]
-        table = f"<table><tbody>{''.join(rows)}</tbody></table>" if rows else '<p class="dim">no term matched</p>'
-        text = f"<p>{_shaded(self.tokens)}</p>" if self.tokens else ""
-        return f'<div class="semsearch">{_STYLE}{table}{text}</div>'
+        from semsearch.html import explanation_html
+
+        return explanation_html(self)
+
+    def plot(self, *, most: int = 40, ax: Axes | None = None) -> Axes:
+        """A heat map of the query's tokens against the passage's: the cosine similarity of their vectors.
+
+        Of a long passage the stretch of `most` tokens is shown that is most like the query. Draws on `ax`, or on a new
+        figure, and returns the matplotlib Axes. Raises InputError where the encoder has no vectors of single tokens,
+        MissingExtraError without matplotlib.
+        """
+        from semsearch.plots import token_similarity
+
+        if self._pairs is None:
+            raise InputError(
+                "There are no token vectors to draw: the encoder has no token_vectors(). Search with one that has "
+                "them, as the one that ships does, or print hit.why() for the terms that matched."
+            )
+        return token_similarity(*self._pairs(), most=most, ax=ax)
 
 
 def _bars(values: Sequence[tuple[str, float]], width: int = 24) -> list[str]:
@@ -448,15 +400,3 @@ def _bars(values: Sequence[tuple[str, float]], width: int = 24) -> list[str]:
         bar = "█" * (eighths // 8) + (" ▏▎▍▌▋▊▉"[eighths % 8] if eighths % 8 else "")
         lines.append(f"  {name}{' ' * (column - sum(map(_cells, name)))}  {value:7.3f}  {bar}".rstrip())
     return lines
-
-
-def _shaded(tokens: Sequence[tuple[str, int, int, float]]) -> str:
-    most = max(similarity for *_, similarity in tokens)
-    pieces, last = [], tokens[0][1]
-    for text, start, end, similarity in tokens:
-        shade = max(0.0, similarity) / most * 0.6 if most > 0 else 0.0
-        space = " " if start > last else ""
-        style = f"background:rgba(255,160,0,{shade:.2f})"
-        pieces.append(f'{space}<span style="{style}" title="{similarity:.3f}">{_html(text)}</span>')
-        last = end
-    return "".join(pieces)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from itertools import islice
 from os import PathLike
@@ -84,7 +84,8 @@ class Evaluation:
 
     `metrics` maps a metric's name to its mean; `scores` maps it to each question's value (by question id), where it has
     one. Latencies are milliseconds per question, one at a time, on this machine: compare them within one run only.
-    `size` is the bytes of the index's folder, None where there is none.
+    `size` is the bytes of the index's folder, None where there is none. `stated` has, for an answerer, the probability
+    of the best answer to each question (by question id) and whether it is right; `semsearch.plots` draws it.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Evaluation:
     median_ms: float
     p95_ms: float
     size: int | None = None
+    stated: Mapping[str, tuple[float, bool]] = field(default_factory=dict)
 
     def to_dict(self, *, scores: bool = False) -> dict[str, Any]:
         """JSON values; with the values of each question if `scores` is True."""
@@ -104,10 +106,20 @@ class Evaluation:
         return row | ({"scores": {m: dict(values) for m, values in self.scores.items()}} if scores else {})
 
     def __str__(self) -> str:
+        return f"{self._about()}\n{text_table(self._rows())}"
+
+    def _repr_html_(self) -> str:
+        from semsearch.html import Table, tables_html
+
+        return tables_html(self._about(), Table([["metric", "mean"], *self._rows()]))
+
+    def _about(self) -> str:
+        return f"{self.name} on {self.dataset}, {self.questions} questions"
+
+    def _rows(self) -> list[list[str]]:
         rows = [[name, f"{value:.4f}"] for name, value in self.metrics.items()]
         rows += [["median ms", f"{self.median_ms:.2f}"], ["p95 ms", f"{self.p95_ms:.2f}"]]
-        rows += [] if self.size is None else [["size MB", f"{self.size / 1e6:.1f}"]]
-        return f"{self.name} on {self.dataset}, {self.questions} questions\n{text_table(rows)}"
+        return rows + ([] if self.size is None else [["size MB", f"{self.size / 1e6:.1f}"]])
 
     __repr__ = __str__
 
@@ -136,9 +148,10 @@ def evaluate(system: Any, dataset: object, *, k: int = 10, name: str | None = No
         raise InputError(f"k must be a whole number of at least 1, not {k!r}.")
     data = read_dataset(dataset)
     if callable(getattr(system, "answer", None)):
-        metrics, scores, seconds = _evaluate_answers(system, data)
+        metrics, scores, seconds, stated = _evaluate_answers(system, data)
     elif callable(getattr(system, "search", None)):
         metrics, scores, seconds = _evaluate_ranking(system, data, k)
+        stated = {}
     else:
         raise InputError(f"Only what has search() or answer() can be evaluated, not {type(system).__name__}.")
     median, p95 = np.percentile(np.array(seconds) * 1000, [50, 95])
@@ -151,6 +164,7 @@ def evaluate(system: Any, dataset: object, *, k: int = 10, name: str | None = No
         median_ms=float(median),
         p95_ms=float(p95),
         size=_size(system),
+        stated=stated,
     )
 
 
@@ -190,7 +204,7 @@ def _evaluate_ranking(system: Any, data: Dataset, k: int) -> _Measured:
     return {metric: _mean(values.values()) for metric, values in scores.items()}, scores, seconds
 
 
-def _evaluate_answers(system: Any, data: Dataset) -> _Measured:
+def _evaluate_answers(system: Any, data: Dataset) -> tuple[*_Measured, dict[str, tuple[float, bool]]]:
     searches = getattr(system, "retriever", system) is not None
     knows = _knows(system) or (lambda id: False)
     questions = [
@@ -209,7 +223,8 @@ def _evaluate_answers(system: Any, data: Dataset) -> _Measured:
 
     ask(questions[0])  # models load at the first question: not a part of the latency
     scores: dict[str, dict[str, float]] = {}
-    stated, right, seconds = [], [], []
+    seconds: list[float] = []
+    stated: dict[str, tuple[float, bool]] = {}
     for question in questions:
         answer, elapsed = _timed(system, lambda question=question: ask(question))  # type: ignore[misc]
         seconds.append(elapsed)
@@ -217,14 +232,15 @@ def _evaluate_answers(system: Any, data: Dataset) -> _Measured:
             scores.setdefault(metric, {})[question.id] = value
         best = answer if answer.found else next(iter(answer.alternatives), None)
         if best is not None and question.answers is not None:
-            stated.append(best.score)
-            right.append(exact_match(best.text, question.answers))
+            stated[question.id] = best.score, bool(exact_match(best.text, question.answers))
     metrics = {metric: _mean(values.values()) for metric, values in scores.items()}
     if "no_answer" not in scores:  # then they say the same as em and f1
         for metric in ("em_answerable", "f1_answerable"):
             metrics.pop(metric, None)
             scores.pop(metric, None)
-    return metrics | ({"ece": calibration_error(stated, right)} if stated else {}), scores, seconds
+    if stated:
+        metrics["ece"] = calibration_error(*zip(*stated.values(), strict=True))
+    return metrics, scores, seconds, stated
 
 
 def _score_answer(question: Question, answer: Answer, searches: bool) -> dict[str, float]:

@@ -33,7 +33,7 @@ from semsearch.runtime import PerProcess, Runtime, in_threads, read_settings, re
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-__all__ = ["OnnxReader", "Reader", "Span", "TransformersReader", "best_spans", "trim"]
+__all__ = ["Attention", "OnnxReader", "Reader", "Span", "TransformersReader", "best_spans", "trim"]
 
 SHIPPED = Path(__file__).parent / "models" / "reader"
 
@@ -177,6 +177,7 @@ class Windows:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self._plain = tokenizer
+        self._special = set(tokenizer.encode("", "").ids)  # the marks around a pair
         self._cutting = type(tokenizer).from_str(tokenizer.to_str())
         self._cutting.enable_truncation(window, stride=min(stride, room * 3 // 4), strategy="only_second")
 
@@ -207,6 +208,20 @@ class Windows:
             windows.extend(_window(i, e) for e in (encoding, *encoding.overflowing))
         windows = [w for w in windows if (w.offsets[:, 0] >= 0).any()]
         return sorted(windows, key=lambda w: -len(w.ids))
+
+    def parts(self, window: Window, text: str) -> tuple[list[str], NDArray[np.int64]]:
+        """The tokens of a window as they stand in the text or in the vocabulary, and what each is of (`Attention`)."""
+        ids, special = window.ids.tolist(), self._special
+        tokens = [self._plain.id_to_token(id) or "" for id in ids]
+        part = np.where(window.offsets[:, 0] >= 0, 1, [-1 if id in special else 0 for id in ids])
+        for place in np.flatnonzero(part == 1):
+            tokens[place] = text[slice(*window.offsets[place])]
+        return tokens, part
+
+
+def _holds(window: Window, place: int) -> bool:
+    starts = window.offsets[window.offsets[:, 0] >= 0, 0]
+    return bool(len(starts)) and int(starts[0]) <= place <= int(starts[-1])
 
 
 def _window(text: int, encoding: Any) -> Window:
@@ -304,6 +319,18 @@ class OnnxReader:
         return f"OnnxReader({str(self.folder)!r})"
 
 
+class Attention(NamedTuple):
+    """What each token of a question and a text attends to.
+
+    `tokens` (n) as the model has them; `part` (n,) is 0 for the question's, 1 for the text's, -1 for the marks between
+    them. `weights` (layers, heads, n, n): from the token of the row to that of the column; each row sums to 1.
+    """
+
+    tokens: list[str]
+    part: NDArray[np.int64]
+    weights: NDArray[np.float32]
+
+
 class TransformersReader:
     """Any extractive reader of transformers: a name of the model hub, or a folder.
 
@@ -357,14 +384,42 @@ class TransformersReader:
         return merge_spans(spans)
 
     def _run(self, window: Window) -> Logits:
+        output = self._outputs(window)
+        return output.start_logits[0].cpu().numpy(), output.end_logits[0].cpu().numpy()
+
+    def _outputs(self, window: Window, **wanted: bool) -> Any:
         torch = self._torch
         inputs = {"input_ids": window.ids, "attention_mask": np.ones_like(window.ids)}
         if self._typed:
             inputs["token_type_ids"] = window.types
         device = self._model.device
         with torch.inference_mode():
-            output = self._model(**{name: torch.from_numpy(value)[None].to(device) for name, value in inputs.items()})
-        return output.start_logits[0].cpu().numpy(), output.end_logits[0].cpu().numpy()
+            batch = {name: torch.from_numpy(value)[None].to(device) for name, value in inputs.items()}
+            return self._model(**batch, **wanted)
+
+    def attention(self, question: str, text: str) -> Attention:
+        """The attention of every layer and head while the question is read with the text.
+
+        Of a text of several windows it is the one with the best span. Not for several threads at once: the model works
+        with another implementation of attention meanwhile, which gives the weights. Raises ModelError for a model that
+        gives none.
+        """
+        found = self.read(question, [text])
+        windows = self._windows.cut(question, [text])
+        if not windows:
+            raise InputError(f"There is nothing to read in {text[:40]!r}.")
+        place = found[0].start if found else 0
+        window = min(windows, key=lambda w: not _holds(w, place))
+        before = self._model.config._attn_implementation
+        try:
+            self._model.set_attn_implementation("eager")  # the fast ones never have the weights as a whole
+            layers = self._outputs(window, output_attentions=True).attentions
+        finally:
+            self._model.set_attn_implementation(before)
+        if not layers:
+            raise ModelError(f"Reader {self.name!r} does not give its attention. Use a BERT-like one.")
+        weights = np.stack([layer[0].float().cpu().numpy() for layer in layers])
+        return Attention(*self._windows.parts(window, text), weights)
 
     def __repr__(self) -> str:
         return f"TransformersReader({self.name!r})"

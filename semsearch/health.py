@@ -62,6 +62,16 @@ class CheckReport:
             lines.append("All of this can be made again: check(repair=True), or semsearch check --repair.")
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        from semsearch.html import report_html
+
+        lists = {"damaged": self.problems, "to repair": self.cache, "left over": self.leftovers}
+        return report_html(
+            f"CheckReport: {'ok' if self.ok else 'not ok'}",
+            [("documents", f"{self.documents:,}"), ("passages", f"{self.passages:,}")],
+            {name: [(each,) for each in entries] for name, entries in (lists | {"repaired": self.repaired}).items()},
+        )
+
 
 def report(found: Findings, repaired: Sequence[str] = ()) -> CheckReport:
     """What was found, for a user."""

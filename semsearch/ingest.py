@@ -50,6 +50,13 @@ class AddReport:
 
         return report_text(self)
 
+    def _repr_html_(self) -> str:
+        from semsearch.html import report_html
+
+        names = ("added", "updated", "removed", "unchanged", "failed")
+        numbers = [(name, f"{getattr(self, name):,}") for name in names]
+        return report_html(type(self).__name__, numbers, {"failures": self.failures, "notes": self.notes})
+
 
 @dataclass(frozen=True, slots=True)
 class FileNote:

@@ -25,6 +25,7 @@ __all__ = [
     "holm",
     "randomisation_test",
     "rank_overlap",
+    "risk_curve",
     "score_gains",
     "score_ranking",
     "token_f1",
@@ -129,6 +130,29 @@ def calibration_error(probabilities: Sequence[float], right: Sequence[float], *,
     outcome = (np.bincount(group, weights=np.asarray(right, dtype=np.float64)) / sizes)[group]
     gaps = (stated - outcome)[np.argsort(stated, kind="stable")]
     return float(sum(abs(part.sum()) for part in np.array_split(gaps, min(bins, gaps.size))) / gaps.size)
+
+
+def risk_curve(
+    probabilities: Sequence[float], right: Sequence[float]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float]:
+    """How often answers are wrong if only the surest are given: coverage (n,), risk (n,) and the area under the curve.
+
+    Coverage is the share of the questions that are answered, risk the share of wrong ones among their answers (El-Yaniv
+    and Wiener 2010). Answers of equal probability are given together or not at all. The area is the mean of the risk
+    over the coverage (Geifman and El-Yaniv 2017): 0 if nothing is wrong.
+
+    >>> coverage, risk, area = risk_curve([0.9, 0.8, 0.8, 0.1], [1, 1, 0, 0])
+    >>> coverage.tolist(), risk.round(3).tolist(), round(area, 3)  # 0.25·0 + 0.5·1/3 + 0.25·1/2
+    ([0.25, 0.75, 1.0], [0.0, 0.333, 0.5], 0.292)
+    """
+    if len(probabilities) != len(right) or not len(right):
+        raise InputError(f"{len(probabilities)} probabilities and {len(right)} outcomes make no curve.")
+    stated = -np.asarray(probabilities, dtype=np.float64)
+    _, group = np.unique(stated, return_inverse=True)  # the surest first
+    sizes = np.bincount(group)
+    given = np.cumsum(sizes)
+    risk = np.cumsum(np.bincount(group, weights=1.0 - np.asarray(right, dtype=np.float64))) / given
+    return given / given[-1], risk, float((sizes * risk).sum() / given[-1])
 
 
 def randomisation_test(a: Sequence[float], b: Sequence[float], *, samples: int = 10_000, seed: int = 0) -> float:

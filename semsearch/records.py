@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from semsearch.display import Explanation
 
 __all__ = ["Answer", "Citation", "Context", "Document", "Hit", "Passage", "Sentence"]
@@ -80,6 +82,14 @@ class Hit:
             raise InputError("This Hit was not made by a search, so there is no query to explain it by.")
         return self._explain()
 
+    def plot(self, *, most: int = 40, ax: Axes | None = None) -> Axes:
+        """A heat map of the query's tokens against the passage's, by the cosine similarity of their vectors.
+
+        Of a long passage the `most` tokens in a row that are most like the query. Raises InputError for a hit that was
+        not made by a search, or an encoder without token vectors, and MissingExtraError without matplotlib.
+        """
+        return self.why().plot(most=most, ax=ax)
+
 
 @dataclass(frozen=True, slots=True)
 class Citation:
@@ -119,7 +129,7 @@ class Context:
     left_out: tuple[Passage, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Answer:
     """An answer with its source, or the statement that there is none.
 
@@ -163,7 +173,9 @@ class Answer:
 
         return answer_text(self)
 
+    __repr__ = __str__
+
     def _repr_html_(self) -> str:
-        from semsearch.display import answer_html
+        from semsearch.html import answer_html
 
         return answer_html(self)

@@ -7,14 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
 
-from semsearch.display import Explanation, hits_html, hits_pandas, hits_rows, hits_text
+from semsearch.display import Explanation, hits_rows, hits_text
 from semsearch.errors import IndexMismatchError, InputError
 from semsearch.filters import Where, shown
 from semsearch.fusion import Ranking
 from semsearch.records import Hit, Passage
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    import polars as pl
+    import pyarrow as pa
 
     from semsearch.index import Index
     from semsearch.snapshots import Snapshot
@@ -52,7 +55,21 @@ class Hits(list[Hit]):
 
     def to_pandas(self) -> pd.DataFrame:
         """The same as a data frame; raises MissingExtraError without pandas."""
+        from semsearch.frames import hits_pandas
+
         return hits_pandas(self)
+
+    def to_polars(self) -> pl.DataFrame:
+        """The same as a polars data frame, `metadata` as JSON text; raises MissingExtraError without polars."""
+        from semsearch.frames import hits_polars
+
+        return hits_polars(self)
+
+    def to_arrow(self) -> pa.Table:
+        """The same as an Arrow table, `metadata` as JSON text; raises MissingExtraError without pyarrow."""
+        from semsearch.frames import hits_arrow
+
+        return hits_arrow(self)
 
     def __str__(self) -> str:
         return hits_text(self, self.query)
@@ -60,6 +77,8 @@ class Hits(list[Hit]):
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
+        from semsearch.html import hits_html
+
         return hits_html(self, self.query)
 
 
@@ -82,8 +101,8 @@ class Retriever:
     {"dense": [(passage id, score), ...], "lexical": [...]}, best first, and returns such a list of at most k. None is
     the one that `tune` learned for this index, or else `semsearch.fusion.absolute`.
     `reranker` takes (query, passages) and returns a score for each; it sees the best 100 of the fusion. If it has a
-    method `with_scores(query, passages, scores)`, that is called instead. By name: "maxsim", "mmr", "reader", or a
-    cross-encoder that sentence-transformers knows.
+    method `with_scores(query, passages, scores)`, that is called instead. By name: "feedback", "maxsim", "mmr",
+    "reader", or a cross-encoder that sentence-transformers knows.
 
     The score of a hit is the fusion's in hybrid mode, the cosine similarity in dense mode, BM25 in lexical mode.
     """
@@ -102,7 +121,7 @@ class Retriever:
             from semsearch.extraction import OnnxReader
             from semsearch.reranking import get_reranker
 
-            chosen = get_reranker(reranker, index.encoder, OnnxReader)
+            chosen = get_reranker(reranker, index.encoder, OnnxReader, partial(_surroundings, index))
         for name, value in (("fusion", fusion), ("reranker", chosen)):
             if value is not None and not callable(value):
                 raise InputError(f"{name}= takes a function, not {value!r}.")
@@ -131,6 +150,16 @@ class Retriever:
         if not isinstance(query, Sequence):
             raise InputError(f"A query is a string or a sequence of strings, not {shown(query)}.")
         return self._search(list(query), k, where)
+
+    @overload
+    async def asearch(self, query: str, k: int = 10, where: Where | None = None) -> Hits: ...  # type: ignore[overload-overlap]
+    @overload
+    async def asearch(self, query: Sequence[str], k: int = 10, where: Where | None = None) -> list[Hits]: ...
+    async def asearch(self, query: str | Sequence[str], k: int = 10, where: Where | None = None) -> Hits | list[Hits]:
+        """As `search`, in a thread, so that the event loop goes on meanwhile; see `Index.asearch`."""
+        import asyncio
+
+        return await asyncio.to_thread(self.search, query, k, where)
 
     def _search(self, queries: list[str], k: int, where: Where | None) -> list[Hits]:
         for query in queries:
@@ -251,6 +280,12 @@ def _rankings(
     return rankings
 
 
+def _surroundings(index: Index, passages: Sequence[Passage]) -> tuple[np.ndarray, np.ndarray]:
+    """The stored vectors of passages and of what is around them, for `FeedbackReranker`."""
+    with index.snapshot() as snapshot:
+        return snapshot.surroundings([passage.id for passage in passages], index.encoder.dimension)
+
+
 def _check_query(query: Any) -> None:
     if not isinstance(query, str):
         raise InputError(f"A query is a string, not {shown(query)}.")
@@ -284,4 +319,11 @@ def explain(index: Index, query: str, passage: Passage) -> Explanation:
         (passage.text[start:end], int(start), int(end), similarity)
         for (start, end), similarity in zip(offsets.tolist(), similarities, strict=True)
     )
-    return Explanation(terms=dict(terms), tokens=tokens)
+    return Explanation(dict(terms), tokens, partial(_token_pairs, token_vectors, query, passage.text))
+
+
+def _token_pairs(token_vectors: Callable[..., Any], query: str, text: str) -> tuple[list[str], list[str], np.ndarray]:
+    """The tokens of a query (q) and of a text (t), and the cosine similarities of their vectors, (q, t)."""
+    (asked, rows), (found, columns) = token_vectors([query, text])
+    tokens = ([part[start:end] for start, end in offsets.tolist()] for part, offsets in ((query, asked), (text, found)))
+    return next(tokens), next(tokens), rows @ columns.T

@@ -139,6 +139,14 @@ class Tuning:
             f"p {self.p:.3f} to the default)\n{rows}"
         )
 
+    def _repr_html_(self) -> str:
+        from semsearch.html import Table, tables_html
+
+        what = "The default stays" if self.kept_default else "Chosen"
+        rows = [["", "nDCG@10"], *([name, f"{value:.4f}"] for name, value in self.scores.items())]
+        about = f"{self.queries} judged queries; tuned: cross-validated, p {self.p:.3f} to the default"
+        return tables_html(f"{what}: {self.choice}", Table(rows), about)
+
 
 def tune(cases: Sequence[Case], *, seed: int = 0) -> Tuning:
     """The fusion for these queries. Raises InputError for fewer than five, or if no judged document was ever found."""

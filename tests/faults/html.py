@@ -1,9 +1,10 @@
 """Payloads in every place that HTML output shows, in a page that a real browser loads.
 
-Each payload stands as text, title, heading, id, source, metadata and query in what `Hits`, `Answer` and `Explanation`
-give a notebook. Then: no script ran, no request left (a server on this machine listens), there is no element and no
-attribute but ours, links lead to http, https and files only, and each payload is there to be read as text. The same
-payloads without escaping are loaded too: if none of them did anything, the class would prove nothing.
+Each payload stands as text, title, heading, id, source, metadata and query in what hits, answers, explanations,
+reports, evaluations and an index give a notebook. Then: no script ran, no request left (a server on this machine
+listens), there is no element and no attribute but ours, links lead to http, https and files only, and each payload is
+there to be read as text. The same payloads without escaping are loaded too: if none of them did anything, the class
+would prove nothing.
 """
 
 from __future__ import annotations
@@ -21,9 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from faults.outcome import Outcome
+from semsearch.audit import Audit, Extreme, GroupOverlap, GroupShift
+from semsearch.comparing import Comparison, Difference, IndexCost
 from semsearch.display import Explanation, clean
-from semsearch.records import Answer, Citation, Hit, Passage
+from semsearch.evaluation import Evaluation
+from semsearch.health import CheckReport
+from semsearch.html import index_html
+from semsearch.ingest import AddReport
+from semsearch.records import Answer, Citation, Context, Hit, Passage, Sentence
 from semsearch.retrieval import Hits
+from semsearch.sync import SyncReport
 
 PATIENCE = 120.0  # seconds for a page; it takes about two
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -105,7 +113,34 @@ def outputs(payload: str) -> list[str]:
     guess = Answer("", 0.1, None, None, None, (Answer(payload, 0.2, hit, 5, 5 + len(payload)),))
     tokens = ((payload, 0, 4, 0.5), (f"{payload}2", 5, 9, -0.5))
     shown: list[Any] = [Hits([hit, *prefixed], payload), Hits([hit], "word"), Hits([], payload), found, loose, guess]
-    return [each._repr_html_() for each in [*shown, Explanation({payload: 1.0, "word": 0.5}, tokens)]]
+    shown += [_generated(payload, passage, hit), Explanation({payload: 1.0, "word": 0.5}, tokens), *_reports(payload)]
+    fusion = {"fusion": payload, "dense": 0.5, "learned": False}
+    info = {"documents": 1, "passages": 1, "encoder": {"name": payload, "dimension": 1}, "language": payload}
+    return [*(each._repr_html_() for each in shown), index_html(payload, {**info, "fusion": fusion})]
+
+
+def _generated(payload: str, passage: Passage, hit: Hit) -> Answer:
+    citation = Citation(payload, 0, passage.end, 2, 0.5)
+    sentences = (Sentence(payload, 0, len(payload), (citation,)), Sentence(payload, 0, len(payload), ()))
+    return Answer(
+        *(payload, 0.5, hit), citations=(citation,), sentences=sentences, context=Context((passage,), (passage,))
+    )
+
+
+def _reports(payload: str) -> list[Any]:
+    """What is done, found and measured, with the payload for every string."""
+    pair = ((payload, payload),)
+    measured = [Evaluation(name, payload, 1, {payload: 0.5}, {}, 1.0, 1.0) for name in (payload, f"{payload}2")]
+    difference = Difference(f"{payload}2", payload, -0.5, 0.5, -0.5, 0.5)
+    compared = Comparison(
+        *(payload, payload, tuple(measured), (difference,), payload, payload, payload),
+        (IndexCost(payload, 1, 1.0, 1),),
+    )
+    overlap = GroupOverlap(payload, (payload, payload), 1, 0.5, 0.5, 0.0, 0.0, 0.0)
+    shift = GroupShift(payload, payload, 1, *([0.5] * 7))
+    audit = Audit(1, 1, (overlap,), (shift,), (Extreme(payload, payload, payload, {payload: 1.0}),), (payload,))
+    check = CheckReport(1, 1, *([(payload,)] * 4))
+    return [AddReport(failures=pair, notes=pair), SyncReport(failures=pair), check, measured[0], compared, audit]
 
 
 def _hit_from(source: str, text: str) -> Hit:
@@ -133,7 +168,8 @@ document.documentElement.replaceChildren(verdict);
 
 OURS = {
     *("div", "div class", "style", "p", "p class", "b", "ol", "li", "li value", "span", "span class", "span style"),
-    *("span title", "mark", "a", "a href", "a rel", "table", "tbody", "tr", "td"),
+    *("span title", "mark", "a", "a href", "a rel", "table", "thead", "tbody", "tr", "tr class", "td", "td class"),
+    *("th", "th class", "th scope", "ul"),
 }
 
 
