@@ -402,12 +402,12 @@ class Index(Corpus):
         with self._mutex, self._store.reading() as view:
             return view.document(id)
 
-    def documents(self) -> Iterator[Document]:
-        """All documents, in the order they first came, in constant memory."""
+    def documents(self, where: Where | None = None) -> Iterator[Document]:
+        """All documents, or those that match, in the order they first came, in constant memory."""
         last = 0
         while True:
             with self._mutex, self._store.reading() as view:
-                rows = view.documents(last, 64)
+                rows = view.documents(last, 64, where)
             if not rows:
                 return
             for last, document in rows:  # noqa: B007

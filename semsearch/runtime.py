@@ -111,6 +111,10 @@ class PerProcess:
         self._folder, self._sha256 = folder, sha256
         self._runtimes: dict[int, Runtime] = {}
 
+    def __reduce__(self) -> tuple[type[PerProcess], tuple[Path, str]]:
+        """Copies and pickles load it themselves."""
+        return PerProcess, (self._folder, self._sha256)
+
     def get(self) -> Runtime:
         pid = os.getpid()
         if pid not in self._runtimes:

@@ -211,10 +211,12 @@ class View:
         return self._rows(sql, (len(prefix), pack(prefix))).fetchone() is not None
 
     @_sound()
-    def documents(self, after: int, limit: int) -> list[tuple[int, Document]]:
-        """Up to `limit` documents with a key above `after`, in order of their keys."""
-        sql = f"SELECT key, {_DOCUMENT} FROM documents WHERE key > ? ORDER BY key LIMIT ?"
-        return [(int(key), _document(*rest)) for key, *rest in self._rows(sql, (after, limit))]
+    def documents(self, after: int, limit: int, where: Where | None = None) -> list[tuple[int, Document]]:
+        """Up to `limit` documents (that match) with a key above `after`, in order of their keys."""
+        matching, parameters = ("", []) if where is None else compile_where(where)
+        among = f"AND key IN ({matching})" if matching else ""
+        sql = f"SELECT key, {_DOCUMENT} FROM documents WHERE key > ? {among} ORDER BY key LIMIT ?"
+        return [(int(key), _document(*rest)) for key, *rest in self._rows(sql, (after, *parameters, limit))]
 
     def matching(self, where: Where) -> np.ndarray:
         """The ids of the passages whose document matches, (n,) int64, ascending."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -518,3 +519,11 @@ def test_damaged_folders(tmp_path: Path) -> None:
     (folder / "semsearch.json").write_text("{", encoding="utf-8")
     with pytest.raises(ModelError, match="cannot be read"):
         get_encoder(folder)
+
+
+def test_the_shipped_encoder_can_be_pickled_without_its_weights() -> None:
+    encoder = get_encoder(None)
+    before = encoder.encode(["late fees"])
+    text = pickle.dumps(encoder)
+    assert len(text) < 4096
+    assert np.array_equal(pickle.loads(text).encode(["late fees"]), before)  # noqa: S301
