@@ -19,7 +19,7 @@ PINS := --constraint constraints.txt
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test torture lint types wheel-test examples benchmark models clean help
+.PHONY: demo test torture lint types public-types wheel-test integrations examples reference benchmark models clean help
 
 help:
 	@sed -n 's/^# //p' Makefile | head -3
@@ -71,6 +71,25 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
+# What a user sees of the types, by the checker of the editors; its own files come from the npm registry.
+public-types: $(VENV)/.dev
+	PYTHONPATH=. $(BIN)/pyright --pythonpath $(BIN)/python --verifytypes semsearch --ignoreexternal
+
+# The adapters against the other projects' own tests. These packages, and the pytest plugins that they bring, live in an
+# environment on top of the first, so that nothing else depends on them.
+$(VENV)/.integrations: pyproject.toml constraints.txt | $(VENV)/.dev
+	@echo "==> installing the frameworks that there are adapters for"
+	$(PYTHON) -m venv $(VENV)/integrations
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' > \
+	  "$$($(VENV)/integrations/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/below.pth"
+	$(VENV)/integrations/bin/python -m pip --disable-pip-version-check --quiet install $(PINS) \
+	  langchain-core langchain-tests llama-index-core haystack-ai
+	@touch $@
+
+integrations: $(VENV)/.integrations
+	@echo "==> the adapters"
+	$(VENV)/integrations/bin/python -m pytest tests/integrations
+
 examples: $(VENV)/.dev
 	@echo "==> examples and notebooks"
 	$(BIN)/python examples/run_all.py
@@ -78,6 +97,10 @@ examples: $(VENV)/.dev
 wheel-test: $(VENV)/.dev
 	@echo "==> the wheel alone, in a new environment"
 	bash .ci/wheel-test "$(BIN)/python" "$(TORCH)"
+
+reference: $(VENV)/.dev
+	@echo "==> build/reference"
+	$(BIN)/python -m pdoc --output-directory build/reference semsearch
 
 benchmark: $(VENV)/.dev
 	$(BIN)/python examples/benchmarks/retrieval.py
