@@ -1,4 +1,4 @@
-"""The command line: `semsearch index FOLDER`, `search`, `ask`, `eval`, `check`, `backup`; `--json` on each.
+"""The command line: what can be typed. What is done is in `semsearch.commands`, which is loaded when something is.
 
 Exit codes: 0 done, 1 nothing found (no hit, no answer, an index that is not in order), 2 an error, 130 interrupted.
 """
@@ -9,25 +9,32 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import semsearch
-from semsearch.errors import CorruptIndexError, InputError, SemsearchError
+from semsearch.errors import SemsearchError
 
-__all__ = ["main"]
+__all__ = ["main", "parser"]
 
-DEFAULT_HOME = Path("indexes")
+MODES = ("hybrid", "dense", "lexical")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # what the terminal's encoding lacks becomes "?", not an error
+            stream.reconfigure(errors="replace")
+    options = parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        from semsearch import commands
+
+        return commands.run(options)
     except SemsearchError as error:
-        print(f"semsearch: {error}", file=sys.stderr)
+        from semsearch.terminal import Paint, wants_colour
+
+        paint = Paint(wants_colour(options.color, sys.stderr))
+        print(f"{paint('semsearch:', 'red')} {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("semsearch: interrupted; what was committed is kept, run the same command to go on", file=sys.stderr)
@@ -37,56 +44,129 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="semsearch", description="Semantic search and answers over your own documents."
+def parser() -> argparse.ArgumentParser:
+    """What can be typed; `semsearch.completion` reads it too. The metavars DIR, FOLDER, FILE and DATASET are paths."""
+    top = argparse.ArgumentParser(
+        prog="semsearch",
+        description="Semantic search and answers over your own documents.",
+        formatter_class=partial(argparse.HelpFormatter, max_help_position=14),
     )
-    parser.add_argument("--version", action="version", version=f"semsearch {semsearch.__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    top.add_argument("--version", action="version", version=f"semsearch {semsearch.__version__}")
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="command")
+    _add_index(_command(commands, "index", "bring an index up to the state of a folder"))
+    _add_search(_command(commands, "search", "find passages"))
+    _add_ask(_command(commands, "ask", "answer a question, with its source"))
+    _add_similar(_command(commands, "similar", "find documents that are like one of the index"))
+    _add_shell(_command(commands, "shell", "ask and search one after another, with the models loaded"))
+    _command(commands, "info", "tell what an index holds and what it was made with")
+    _add_evaluation(_command(commands, "eval", "measure retrieval on a judged data set"))
+    check = _command(commands, "check", "verify an index")
+    check.add_argument("--repair", action="store_true", help="make again what is derived from the documents")
+    backup = _command(commands, "backup", "copy an index while it is in use")
+    backup.add_argument("target", metavar="FOLDER", help="a new folder for the copy, which is an index like any other")
+    _add_serve(_command(commands, "serve", "serve an index over HTTP, with a page to search and read"))
+    _add_mcp(_command(commands, "mcp", "serve an index to an assistant or editor by the Model Context Protocol"))
+    completion = _command(commands, "completion", "print the script that completes these words in a shell", index=False)
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
+    return top
 
-    index = _command(commands, "index", _index, "bring an index up to the state of a folder")
-    index.add_argument("folder", help="the folder with the documents")
-    index.add_argument(
+
+def _command(commands: Any, name: str, help: str, *, index: bool = True) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
+    if index:
+        parser.add_argument("--index", metavar="DIR", help="the index (default: indexes/NAME, NAME being the folder's)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--color", choices=("auto", "always", "never"), default="auto", help="colours (auto: where a person watches)"
+    )
+    return parser
+
+
+def _add_index(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", metavar="FOLDER", help="the folder with the documents")
+    parser.add_argument(
         "--pattern", action="append", metavar="GLOB", help="only these files, as '*.md'; may be repeated"
     )
-    index.add_argument("--encoder", help="a name or path of a sentence encoder, for a new index")
-    index.add_argument("--analyzer", help="the language of the keywords, for a new index")
-
-    search = _command(commands, "search", _search, "find passages")
-    search.add_argument("query")
-    search.add_argument("-k", type=int, default=10, help="how many hits (default: 10)")
-    search.add_argument("--mode", default="hybrid", choices=["hybrid", "dense", "lexical"])
-
-    ask = _command(commands, "ask", _ask, "answer a question, with its source")
-    ask.add_argument("question")
-    ask.add_argument("-k", type=int, default=20, help="how many passages to read (default: 20)")
-    ask.add_argument(
-        "--reader", help="a name or path of a reader model; the one that ships with the package by default"
+    parser.add_argument("--encoder", metavar="NAME", help="a name or path of a sentence encoder, for a new index")
+    parser.add_argument("--analyzer", metavar="NAME", help="the language of the keywords, for a new index")
+    parser.add_argument("--watch", action="store_true", help="stay, and follow the folder's changes until Ctrl-C")
+    parser.add_argument(
+        "--every", type=_seconds, default=2.0, metavar="SECONDS", help="how often to look with --watch (default: 2)"
     )
 
-    for each in (search, ask):
-        each.add_argument("--where", type=_mapping, metavar="JSON", help="""a filter, as '{"suffix": ".md"}'""")
 
-    evaluation = _command(commands, "eval", _evaluate, "measure retrieval on a judged data set")
-    evaluation.add_argument("dataset", help="a folder in BEIR's layout, or a SQuAD file")
-    evaluation.add_argument("-k", type=int, default=10, help="the cut-off of the metrics (default: 10)")
-    evaluation.add_argument("--mode", default="hybrid", choices=["hybrid", "dense", "lexical"])
-    evaluation.add_argument("--answers", action="store_true", help="measure answers instead of hits")
-
-    check = _command(commands, "check", _check, "verify an index")
-    check.add_argument("--repair", action="store_true", help="make again what is derived from the documents")
-
-    backup = _command(commands, "backup", _backup, "copy an index while it is in use")
-    backup.add_argument("target", help="a new folder for the copy, which is an index like any other")
-    return parser
+def _add_search(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("query", metavar="QUERY", help="what to look for")
+    parser.add_argument("-k", type=int, default=10, metavar="N", help="how many hits (default: 10)")
+    parser.add_argument("--mode", default="hybrid", choices=MODES, help="by meaning (dense), by keyword, or both")
+    _add_where(parser)
 
 
-def _command(commands: Any, name: str, run: Any, help: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=help, description=help.capitalize() + ".")
-    parser.add_argument("--index", metavar="DIR", help="the index (default: indexes/NAME, NAME being the folder's)")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=run)
-    return parser
+def _add_ask(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("question", metavar="QUESTION", help="a question")
+    parser.add_argument("-k", type=int, default=20, metavar="N", help="how many passages to read (default: 20)")
+    _add_answering(parser)
+    parser.add_argument("--stream", action="store_true", help="print the answer as it is written")
+    _add_where(parser)
+
+
+def _add_similar(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("id", metavar="ID", help="the id of a document: a synced file's path below its folder")
+    parser.add_argument("-k", type=int, default=10, metavar="N", help="how many documents (default: 10)")
+    _add_where(parser)
+
+
+def _add_shell(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-k", type=int, default=10, metavar="N", help="how many hits of a search (default: 10)")
+    _add_answering(parser)
+    _add_where(parser)
+
+
+def _add_evaluation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("dataset", metavar="DATASET", help="a folder in BEIR's layout, or a SQuAD file")
+    parser.add_argument("-k", type=int, default=10, metavar="N", help="the cut-off of the metrics (default: 10)")
+    parser.add_argument("--mode", default="hybrid", choices=MODES, help="how to search")
+    parser.add_argument("--answers", action="store_true", help="measure answers instead of hits")
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", default="127.0.0.1", metavar="HOST", help="the address (default: 127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8017, metavar="PORT", help="the port (default: 8017)")
+    parser.add_argument(
+        "--root", action="append", metavar="FOLDER", help="a folder that a client may have synced; may be repeated"
+    )
+    parser.add_argument(
+        "--allow-host", action="append", metavar="NAME", help="a name that the server goes by; may be repeated"
+    )
+    _add_token(parser)
+    _add_reader(parser)
+
+
+def _add_mcp(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--http", type=int, metavar="PORT", help="over HTTP at this port instead of stdin and stdout")
+    parser.add_argument("--host", default="127.0.0.1", metavar="HOST", help="its address (default: 127.0.0.1)")
+    _add_token(parser)
+    _add_reader(parser)
+
+
+def _add_token(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--token-file", metavar="FILE", help="a file with the token that clients must send (or set SEMSEARCH_TOKEN)"
+    )
+
+
+def _add_reader(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--reader", metavar="NAME", help="a name or path of a reader (default: the one that ships)")
+
+
+def _add_answering(parser: argparse.ArgumentParser) -> None:
+    _add_reader(parser)
+    parser.add_argument("--mode", choices=("auto",), help="auto: a reader that writes does so where a span will not do")
+    parser.add_argument("--strict", action="store_true", help="leave out written sentences that nothing supports")
+
+
+def _add_where(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--where", type=_mapping, metavar="JSON", help="""a filter, as '{"suffix": ".md"}'""")
 
 
 def _mapping(text: str) -> dict[str, Any]:
@@ -99,102 +179,14 @@ def _mapping(text: str) -> dict[str, Any]:
     return value
 
 
-def _existing(given: str | None) -> semsearch.Index:
-    """The index to read: the one that was named, or the only one under indexes/."""
-    if given is not None:
-        return semsearch.Index(given, create=False)
-    found = sorted(path.parent for path in DEFAULT_HOME.glob("*/index.db"))
-    if not found:
-        raise InputError(
-            "There is no index under indexes/. Make one: semsearch index FOLDER, or name one with --index."
-        )
-    if len(found) > 1:
-        raise InputError(f"There are several indexes: {', '.join(map(str, found))}. Name one with --index.")
-    return semsearch.Index(found[0], create=False)
-
-
-def _print_json(value: Any) -> None:
-    text = json.dumps(value, indent=2, ensure_ascii=False)
+def _seconds(text: str) -> float:
     try:
-        text.encode(sys.stdout.encoding)
-    except UnicodeEncodeError:
-        text = json.dumps(value, indent=2)
-    print(text)
-
-
-def _index(options: argparse.Namespace) -> int:
-    folder = Path(options.folder).expanduser()
-    location = options.index or DEFAULT_HOME / (folder.resolve().name or "root")
-    if not folder.is_dir():  # before an index is created for nothing
-        raise InputError(f"There is no folder {options.folder!r}.")
-    with semsearch.Index(location, encoder=options.encoder, analyzer=options.analyzer) as index:
-        report = index.sync(folder, pattern=options.pattern)
-        if options.json:
-            _print_json({**asdict(report), "index": str(location), "passages": len(index)})
-        else:
-            print(report)
-            print(f"{location}: {len(index):,} passages")
-    return 0
-
-
-def _search(options: argparse.Namespace) -> int:
-    with _existing(options.index) as index:
-        hits = index.search(options.query, k=options.k, where=options.where, mode=options.mode)
-        if options.json:
-            _print_json(hits.to_dicts())
-        else:
-            print(hits)
-    return 0 if hits else 1
-
-
-def _ask(options: argparse.Namespace) -> int:
-    with _existing(options.index) as index:
-        answerer = semsearch.Answerer(semsearch.Retriever(index), reader=options.reader)
-        answer = answerer.answer(options.question, k=options.k, where=options.where)
-        if options.json:
-            from semsearch.display import answer_row
-
-            _print_json(answer_row(answer))
-        else:
-            print(answer)
-    return 0 if answer.found else 1
-
-
-def _evaluate(options: argparse.Namespace) -> int:
-    with _existing(options.index) as index:
-        retriever = semsearch.Retriever(index, mode=options.mode)
-        system = semsearch.Answerer(retriever) if options.answers else retriever
-        result = semsearch.evaluate(system, options.dataset, k=options.k)
-        if options.json:
-            _print_json(result.to_dict())
-        else:
-            print(result)
-    return 0
-
-
-def _check(options: argparse.Namespace) -> int:
-    try:
-        with _existing(options.index) as index:
-            report = index.check(repair=options.repair)
-    except CorruptIndexError as error:  # too damaged to be opened at all
-        from semsearch.health import CheckReport
-
-        report = CheckReport(0, 0, (str(error),))
-    if options.json:
-        _print_json({**asdict(report), "ok": report.ok})
-    else:
-        print(report)
-    return 0 if report.ok else 1
-
-
-def _backup(options: argparse.Namespace) -> int:
-    with _existing(options.index) as index:
-        report = index.backup(options.target)
-        if options.json:
-            _print_json(asdict(report))
-        else:
-            print(report)
-    return 0
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.05 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"not a number of seconds of at least 0.05: {text}")
+    return value
 
 
 if __name__ == "__main__":

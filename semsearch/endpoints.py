@@ -106,10 +106,12 @@ def build(service: Service, counters: Counters) -> FastAPI:
 def _lifespan(service: Service) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        threading.Thread(target=service.warm_up, name="warm-up", daemon=True).start()
+        warming = threading.Thread(target=service.warm_up, name="warm-up")
+        warming.start()
         try:
             yield
         finally:
+            await run_in_threadpool(warming.join)  # a process that ends while a model is being loaded aborts
             await run_in_threadpool(service.close)
 
     return lifespan

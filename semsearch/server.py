@@ -9,6 +9,7 @@ It listens on loopback unless it has a token. Needs the extra `server`: pip inst
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
@@ -59,7 +60,7 @@ def create_app(
     from semsearch.service import Service
 
     if token is not None:
-        _check_token(token)
+        check_token(token)
     limits = limits or Limits()
     service = Service(index, roots, reader, limits)
     counters = Counters((*PATHS, "/"))
@@ -95,7 +96,7 @@ def serve(
     app = create_app(index, roots=roots, token=token, hosts=hosts, reader=reader, limits=limits)
     import uvicorn
 
-    listening = _listen(host, port)
+    listening = listen(host, port)
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -116,10 +117,12 @@ def serve(
 
 
 def main(options: argparse.Namespace) -> int:
-    """`semsearch serve`: `options` has index, host, port, root, allow_host, token_file and reader. Returns 0."""
-    token = _given_token(options.token_file)
+    """`semsearch serve`: `options` has index, host, port, root, allow_host, token_file, reader, json. Returns 0."""
+    token = given_token(options.token_file)
 
     def started(address: str) -> None:
+        if options.json:
+            print(json.dumps({"address": address}), flush=True)
         print(f"Serving {Path(options.index).name} on {address} (Ctrl-C stops it)", file=sys.stderr)
         if token is not None:
             print(f"The page, with the token: {address}/#token={token}", file=sys.stderr)
@@ -137,7 +140,7 @@ def main(options: argparse.Namespace) -> int:
     return 0
 
 
-def _given_token(file: str | None) -> str | None:
+def given_token(file: str | None) -> str | None:
     """From a file, or from the environment; never from the command line, which every user of the machine can see."""
     if file is None:
         return os.environ.get("SEMSEARCH_TOKEN") or None
@@ -147,7 +150,7 @@ def _given_token(file: str | None) -> str | None:
         raise InputError(f"The token file {file!r} cannot be read: {error}.") from None
 
 
-def _check_token(token: str) -> None:
+def check_token(token: str) -> None:
     if len(token) < LEAST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
         raise InputError(
             f"A token has at least {LEAST_TOKEN} printable ASCII characters and no space; this one does not. "
@@ -155,7 +158,7 @@ def _check_token(token: str) -> None:
         )
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int) -> socket.socket:
     if not 0 <= port <= 65535:
         raise InputError(f"There is no port {port}. Choose one up to 65535 with --port, or 0 for any that is free.")
     try:

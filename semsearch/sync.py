@@ -137,7 +137,7 @@ class _Sync:
             outer = inner[: inner.rfind("/", 0, -1) + 1]
             # One quick look at each folder; a Path alone would take longer.
             suspect = os.access(f"{self.folder}/{inner}index.db", os.F_OK)
-            known[inner] = (suspect and _is_index(Path(self.folder, inner))) or (
+            known[inner] = (suspect and is_index(Path(self.folder, inner))) or (
                 inner != "" and self._is_in_index(outer, known)
             )
         return known[inner]
@@ -292,7 +292,7 @@ def _root_for(batch: Batch, folder: Path) -> Root:
         return writer.add_root(str(folder), _free_prefix(writer, folder.name or "root"))
 
 
-def _is_index(folder: Path) -> bool:
+def is_index(folder: Path) -> bool:
     return (folder / "index.db").is_file() and (folder / "lock").is_file()
 
 
@@ -356,7 +356,7 @@ def _digest(entry: FileEntry) -> str:
 def resolved_folder(folder: str | os.PathLike[str]) -> Path:
     """The absolute path of a folder to sync; raises InputError where there is none."""
     path = expanded(folder).resolve()
-    if any(map(_is_index, (path, *path.parents))):
+    if any(map(is_index, (path, *path.parents))):
         raise InputError(f"{str(folder)!r} is an index, or lies in one. sync takes the folder with the documents.")
     if not path.exists():
         raise InputError(f"There is no folder {str(folder)!r} (looked for {path}). Nothing was changed.")

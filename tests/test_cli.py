@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pseudo_terminal import SEMSEARCH, PseudoTerminal, environment
+
+from semsearch.cli import parser
 
 FEES = "# Fees\n\nThe late fee for a book is 25 cents a day. The late fee for a laptop is 5 dollars an hour.\n"
 HOURS = "# Hours\n\nThe library opens at nine in the morning and closes at eight in the evening.\n"
@@ -68,6 +78,85 @@ def test_ask(indexed: Path) -> None:
     assert HOURS[answer["start"] : answer["end"]] == answer["text"]
     assert "nine" in answer["text"]
     assert "hours.md" in run(indexed, "ask", "When does the library open?").stdout
+
+
+def test_ask_as_it_is_written(indexed: Path) -> None:
+    whole = run(indexed, "ask", "When does the library open?")
+    streamed = run(indexed, "ask", "When does the library open?", "--stream")
+    assert (streamed.returncode, streamed.stdout) == (0, whole.stdout)
+    lines = run(indexed, "ask", "When does the library open?", "--stream", "--json").stdout.splitlines()
+    *pieces, answer = map(json.loads, lines)
+    assert "".join(piece["piece"] for piece in pieces) == answer["text"]
+    assert answer == json.loads(run(indexed, "ask", "When does the library open?", "--json").stdout)
+    nothing = run(indexed, "ask", "Who was the first king of Norway?", "--stream")
+    assert (nothing.returncode, nothing.stdout.splitlines()[0]) == (1, "No answer in the documents.")
+
+
+def test_similar(indexed: Path) -> None:
+    hits = json.loads(run(indexed, "similar", "fees.md", "--json").stdout)
+    assert [hit["document_id"] for hit in hits] == ["hours.md"]
+    done = run(indexed, "similar", "hours.md", "-k", "1")
+    assert (done.returncode, "fees.md" in done.stdout) == (0, True)
+    assert run(indexed, "similar", "hours.md", "--where", '{"suffix": ".pdf"}').returncode == 1
+    done = run(indexed, "similar", "nowhere.md")
+    assert (done.returncode, "nowhere.md" in done.stderr) == (2, True)
+
+
+def test_info(indexed: Path) -> None:
+    info = json.loads(run(indexed, "info", "--json").stdout)
+    assert (info["documents"], info["passages"], info["encoder"]["name"]) == (2, 2, "all-MiniLM-L6-v2")
+    lines = dict(line.split(maxsplit=1) for line in run(indexed, "info").stdout.splitlines())
+    assert (lines["documents"], lines["language"]) == ("2", info["language"])
+    assert "name all-MiniLM-L6-v2" in lines["encoder"]
+
+
+def test_every_command_takes_json_and_colour() -> None:
+    (action,) = (each for each in parser()._actions if isinstance(each, argparse._SubParsersAction))
+    assert len(action.choices) == 12
+    for name, each in action.choices.items():
+        options = {option for action in each._actions for option in action.option_strings}
+        assert {"--json", "--color"} <= options, name
+
+
+def test_an_interrupted_sync_says_so_and_goes_on_the_next_time(tmp_path: Path) -> None:
+    (tmp_path / "many").mkdir()
+    for number in range(400):
+        (tmp_path / "many" / f"{number}.txt").write_text(f"This is text number {number}. " * 40)
+    with PseudoTerminal([*SEMSEARCH, "index", "many"], tmp_path) as terminal:
+        terminal.expect("0%|")
+        terminal.type("\x03")
+        assert terminal.wait() == 130
+        assert "what was committed is kept" in terminal.screen
+        assert "Traceback" not in terminal.screen
+    done = run(tmp_path, "index", "many", "--json", "--pattern", "1*.txt")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["failed"] == 0
+
+
+def ready(address: str) -> dict[str, Any]:
+    """What a server says of itself once its models are loaded."""
+    for _ in range(600):
+        try:
+            with urllib.request.urlopen(address, timeout=60) as response:
+                found: dict[str, Any] = json.load(response)
+                return found
+        except urllib.error.HTTPError as error:
+            error.close()  # 503: not yet
+            time.sleep(0.1)
+    raise AssertionError("The server did not get ready.")
+
+
+def test_serve(indexed: Path) -> None:
+    command = [*SEMSEARCH, "serve", "--port", "0"]
+    with subprocess.Popen(command, cwd=indexed, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        told = process.stderr.readline()
+        assert "http://127.0.0.1:" in told
+        address = told[told.index("http") :].split()[0]
+        assert ready(f"{address}/health")["passages"] == 2
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 0
 
 
 def test_check(indexed: Path) -> None:
@@ -141,6 +230,9 @@ def test_eval(indexed: Path, tmp_path: Path) -> None:
         (["search", "x", "--where", "{"], "not JSON"),
         (["search", "x", "--where", '{"a": {"$near": 1}}'], "$near"),
         (["ask", "x", "--reader", "no/such-model"], "no/such-model"),
+        (["ask", "x", "--mode", "auto"], "needs a reader that writes"),
+        (["serve", "--host", "0.0.0.0"], "needs a token"),
+        (["serve", "--token-file", "nowhere"], "nowhere"),
         (["index", "handbook", "--encoder", "no/such-model", "--index", "other"], "no/such-model"),
     ],
 )
@@ -162,3 +254,23 @@ def test_several_indexes_must_be_named(indexed: Path, tmp_path: Path) -> None:
 def test_no_arguments_and_version() -> None:
     assert run(Path.cwd()).returncode == 2
     assert run(Path.cwd(), "--version").stdout.startswith("semsearch 0.")
+
+
+def seconds(place: Path, command: list[str]) -> float:
+    """The least processor time of three runs."""
+    taken = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        env = {key: value for key, value in environment().items() if key != "PYTHONDONTWRITEBYTECODE"}
+        subprocess.run(command, cwd=place, env=env, capture_output=True, check=True, timeout=300)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(taken)
+
+
+@pytest.mark.slow
+def test_a_search_takes_a_fifth_of_importing_sentence_transformers(indexed: Path) -> None:
+    search = seconds(indexed, [*SEMSEARCH, "search", "late fee"])
+    imported = seconds(indexed, [sys.executable, "-c", "import sentence_transformers"])
+    print(f"search {search:.2f} s, import sentence_transformers {imported:.2f} s")
+    assert search < imported / 5
