@@ -10,7 +10,7 @@ TORCH  ?= torch==2.13.0
 FOLDER   ?= examples/documents
 INDEX    ?= indexes/$(notdir $(patsubst %/,%,$(abspath $(FOLDER))))
 QUERY    ?= $(QUESTION)
-QUESTION ?= At what height of the river is the building closed?
+QUESTION ?= What does a DVD cost a day when it is late?
 PYTEST   ?= -m "not torture"
 
 BIN := $(VENV)/bin

@@ -1,6 +1,6 @@
 """Ask an index a question; see the answer, where it stands, and what was read.
 
-    python examples/ask.py "At what height of the river is the building closed?" --index indexes/documents
+    python examples/ask.py "What does a DVD cost a day when it is late?" --index indexes/documents
 
 The index is made by `index_folder.py`.
 """

@@ -20,9 +20,10 @@ EXAMPLES = Path(__file__).resolve().parent
 SCRIPTS = [
     ["index_folder.py", "examples/documents"],
     ["index_folder.py", "examples/documents"],  # again: nothing changed
-    ["ask.py", "At what height of the river is the building closed?"],
+    ["ask.py", "What does a DVD cost a day when it is late?"],
     ["handbook_questions.py"],
     ["generate_text.py", "--length", "12"],
+    ["pictures.py"],
 ]
 
 
@@ -46,7 +47,9 @@ def run_notebook(path: Path, place: Path, *, store: bool) -> None:
     print(f"{sum(cell.cell_type == 'code' for cell in notebook.cells)} cells ran")
     if store:
         text = nbformat.writes(notebook)  # links into the temporary folder become links beside the notebook
-        path.write_text(text.replace(f"file://{place}/examples/", ""), encoding="utf-8")
+        for link in (f"file://{place}/examples/", f"{place}/examples/", f"{place}/"):
+            text = text.replace(link, "")
+        path.write_text(text, encoding="utf-8")
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from semsearch.index import Index
 
-__all__ = ["Limits", "create_app", "main", "serve"]
+__all__ = ["Limits", "check_token", "create_app", "given_token", "listen", "main", "serve"]
 
 LEAST_TOKEN = 16  # characters
 GRACE = 5  # seconds that running requests have when the server stops

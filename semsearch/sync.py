@@ -24,7 +24,7 @@ from semsearch.parsing import AHEAD, Parser, ParserUnavailableError
 from semsearch.records import Document
 from semsearch.tables import FileRow, FileState, Root, Writer
 
-__all__ = ["SyncReport", "sync_folder"]
+__all__ = ["SyncReport", "is_index", "sync_folder"]
 
 HASHED_BYTES = 1 << 30  # larger files are not hashed; the loaders refuse them by their size
 RACY_NS = 20_000_000  # a file written this shortly before it was read may change again without a new time stamp
