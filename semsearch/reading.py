@@ -12,14 +12,20 @@ answer less likely than the threshold counts as not found. Both can be learned f
 
     answerer.calibrate([("When are late fees charged?", "after 14 days"), ("Who sells ink?", None)], save="mine.json")
     Answerer(Retriever(index), calibration="mine.json")
+
+A generative reader writes its answers, and every sentence is checked against the passages (see `semsearch.citing`):
+
+    answerer = Answerer(Retriever(index), "openai:llama3.2@http://localhost:11434", mode="auto")
+    answerer.answer("Why are there late fees?").citations
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,29 +44,23 @@ from semsearch.calibration import (
 )
 from semsearch.errors import InputError, ModelError
 from semsearch.extraction import OnnxReader, Reader, Span, TransformersReader
-from semsearch.generation import AnswerStream, GenerativeReader, open_generative
+from semsearch.generation import GenerativeReader
+from semsearch.opening import open_reader
 from semsearch.records import Answer, Hit, Passage
+from semsearch.routing import ALTERNATIVES, Stream, WholeAnswer, kept
+from semsearch.writing import Writing
 
 if TYPE_CHECKING:
+    from semsearch.chat import Chat
     from semsearch.datasets import Question
+    from semsearch.encoding import Encoder
+    from semsearch.prompts import Template
     from semsearch.retrieval import Retriever
 
 __all__ = ["Answerer", "Calibration", "Reader", "Span"]
 
-ALTERNATIVES = 5
 FIRST = 4  # passages that are read before it is asked whether the others could change the answer
 _CALIBRATION = "calibration.json"
-
-
-class WholeAnswer:
-    """An extracted answer in the shape of an `AnswerStream`: iterate for its text, `.answer` is the answer."""
-
-    def __init__(self, answer: Answer) -> None:
-        self.answer = answer
-        self._pieces = iter([answer.text] if answer.found else [])
-
-    def __iter__(self) -> Iterator[str]:
-        return self._pieces
 
 
 class Answerer:
@@ -68,16 +68,25 @@ class Answerer:
 
     `reader` is None (the extractive reader that ships with the package), the name or path of a transformers model
     (extractive, causal or sequence-to-sequence: its configuration decides; a causal one may be a `.gguf` file), a
-    folder with a compiled reader, or an object of your own with the `Reader` or the `GenerativeReader` protocol. The
-    scores of your own `Reader` are taken for probabilities, and clipped to 0 ... 1.
+    folder with a compiled reader, "openai:MODEL@http://host:port" for a model on a server that speaks the OpenAI
+    protocol, or an object of your own with the `Reader` or the `GenerativeReader` protocol. The scores of your own
+    `Reader` are taken for probabilities, and clipped to 0 ... 1.
 
     `threshold` is the least probability of an answer; below it `answer.found` is False. None means the calibration's:
     stored with the shipped reader, 0.2 for other extractive models, 0 for generative ones and for an object of your own
     (which returns no span when it finds none). `calibration` is what `calibrate` returned or saved, or None for the
     reader's own.
 
+    `mode="auto"` is for a generative reader: the shipped reader extracts a span first, and the generative one writes
+    where a span cannot answer (lists, comparisons, how and why, summaries; see `semsearch.routing`). If the check
+    supports none of what it wrote the span is the answer. `answer.start` is None if the answer was written. `threshold`
+    and `calibration` are then those of the spans.
+
+    With `strict=True` the sentences of a written answer that nothing supports are left out of it. `template` is the
+    wording of the prompt for a model that is named (`semsearch.prompts.Template`).
+
     Raises ModelError for a name that is not known or a model that cannot read, InputError for a threshold outside
-    0 ... 1. An `Answerer` keeps no state between questions.
+    0 ... 1 and for arguments that do not go together. An `Answerer` keeps no state between questions.
     """
 
     def __init__(
@@ -87,14 +96,45 @@ class Answerer:
         *,
         threshold: float | None = None,
         calibration: Calibration | str | Path | None = None,
+        mode: str | None = None,
+        strict: bool = False,
+        template: Template | str | os.PathLike[str] | None = None,
     ) -> None:
         if threshold is not None and not 0 <= threshold <= 1:
             raise InputError(f"threshold is a probability between 0 and 1, got {threshold!r}.")
+        if mode not in (None, "auto"):
+            raise InputError(f"mode is None (what the reader does) or 'auto', got {mode!r}.")
         self.retriever = retriever
-        self.reader: Reader | GenerativeReader = _open(reader)
+        self.reader: Reader | GenerativeReader = open_reader(reader, template)
         self.calibration = _calibration(self.reader, calibration)
         self.threshold = threshold
+        self.strict = strict
         self._raw = isinstance(self.reader, (OnnxReader, TransformersReader))
+        self._extractor: Answerer | None = None
+        writer = self.writer
+        if mode == "auto":
+            if writer is None:
+                raise InputError(
+                    f"mode='auto' needs a reader that writes, and {self.reader.name!r} only extracts. Name a causal "
+                    "model, or one on a server: reader='openai:MODEL@http://host:port'."
+                )
+            self._extractor = Answerer(retriever, threshold=threshold, calibration=calibration)
+            self.calibration, self.threshold = self._extractor.calibration, None
+        self._writing: Writing | None = None
+        if writer is not None:
+            extract = None if self._extractor is None else self._extractor.read
+            self._writing = Writing(
+                writer, extract=extract, threshold=self.threshold, strict=strict, encoder=self._encoder
+            )
+
+    def _encoder(self) -> Encoder | None:
+        """That of the index, if there is one."""
+        return getattr(getattr(self.retriever, "index", None), "encoder", None)
+
+    @property
+    def writer(self) -> GenerativeReader | None:
+        """The reader if it writes, None if it extracts."""
+        return None if isinstance(self.reader, Reader) else self.reader
 
     @overload
     def answer(self, question: str, k: int = 20, where: Mapping[str, Any] | None = None) -> Answer: ...  # type: ignore[overload-overlap]
@@ -106,14 +146,47 @@ class Answerer:
     ) -> Answer | list[Answer]:
         """Search for `k` passages (that match `where`), read them and return the most likely answer.
 
-        One question gives one `Answer`; a sequence of questions gives a list, with the same scores as one by one.
-        Raises InputError for an empty question, a `k` below 1, or without a retriever.
+        One question gives one `Answer`; a sequence of questions gives a list, with the same scores as one by one. A
+        generative reader writes their answers together if it can. Raises InputError for an empty question, a `k` below
+        1, or without a retriever.
         """
         if isinstance(question, str) or not isinstance(question, Iterable):
             return self.read(question, self._search(question, k, where))
-        for one in question:
+        questions = list(question)
+        for one in questions:
             _check_question(one)
-        return [self.read(one, self._search(one, k, where)) for one in question]
+        if self._writing is None:
+            return [self.read(one, self._search(one, k, where)) for one in questions]
+        return self._writing.answers(questions, [self._search(one, k, where) for one in questions])
+
+    @overload
+    async def aanswer(self, question: str, k: int = 20, where: Mapping[str, Any] | None = None) -> Answer: ...  # type: ignore[overload-overlap]
+    @overload
+    async def aanswer(
+        self, question: Sequence[str], k: int = 20, where: Mapping[str, Any] | None = None
+    ) -> list[Answer]: ...
+
+    async def aanswer(
+        self, question: str | Sequence[str], k: int = 20, where: Mapping[str, Any] | None = None
+    ) -> Answer | list[Answer]:
+        """As `answer`, in a thread, so that the event loop goes on meanwhile: `await answerer.aanswer(question)`.
+
+        Cancelling the task does not stop the model, which ends its answer in the thread.
+        """
+        import asyncio
+
+        return await asyncio.to_thread(self.answer, question, k, where)
+
+    def chat(self, *, turns: int = 16) -> Chat:
+        """A conversation: later questions may leave out what earlier ones said. It remembers the latest `turns`.
+
+        chat = answerer.chat()
+        chat.ask("Who built the Tower Bridge?")
+        chat.ask("When was it built?")
+        """
+        from semsearch.chat import Chat
+
+        return Chat(self, turns=turns)
 
     def read(self, question: str, passages: str | Passage | Hit | Iterable[str | Passage | Hit]) -> Answer:
         """The most likely answer within the given passages, hits or plain strings, without searching.
@@ -128,12 +201,12 @@ class Answerer:
         one = isinstance(passages, (str, Passage, Hit)) or not isinstance(passages, Iterable)
         items: list[Any] = [passages] if one else list(passages)  # type: ignore[arg-type]
         hits = [_hit(item, rank) for rank, item in enumerate(items, start=1)]
-        if not isinstance(self.reader, Reader):
-            return _kept(self._generate(self.reader, question, hits).answer, self.threshold or 0.0)
+        if self._writing is not None:
+            return self._writing.stream(question, hits).answer
         weights = None
         if self.calibration is not None:
             weights = getattr(self.calibration, mode_of(hits) if all(isinstance(i, Hit) for i in items) else "given")
-        spans = self._spans(self.reader, question, hits, weights)
+        spans = self._spans(self.reader, question, hits, weights)  # type: ignore[arg-type]
         return self._choose(spans, hits, weights) if spans else Answer("", 0.0)
 
     def calibrate(
@@ -162,6 +235,9 @@ class Answerer:
         Raises InputError for too few questions, for answers that are nearly all right or nearly all wrong, without a
         text to read, and for a generative reader.
         """
+        if self._extractor is not None:
+            self.calibration = self._extractor.calibrate(questions, k=k, where=where, refuse=refuse, save=save)
+            return self.calibration
         asked = self._answered(questions, refuse)
         cases, right = [], []
         for question in asked:
@@ -207,20 +283,25 @@ class Answerer:
             return ("given",)
         return ("ranked", "searched") if any(case.lexical.any() for case in cases) else ("ranked",)
 
-    def stream(self, question: str, k: int = 20, where: Mapping[str, Any] | None = None) -> AnswerStream | WholeAnswer:
+    def stream(self, question: str, k: int = 20, where: Mapping[str, Any] | None = None) -> Stream:
         """The answer in pieces of text, as they come; the `.answer` of what is returned is the whole of it.
 
-        A generative reader's pieces come while it writes, its citations with `.answer`. An extractive reader gives
-        the answer in one piece, or none if there is no answer. Raises as `answer` does.
+        A generative reader's pieces come while it writes, its citations with `.answer`, which may leave out what was
+        not supported, or be the span that `mode="auto"` falls back to. An extractive reader gives the answer in one
+        piece, or none if there is no answer. Raises as `answer` does.
 
             stream = answerer.stream("When are late fees charged?")
             for piece in stream:
                 print(piece, end="", flush=True)
             print(stream.answer.citations)
+
+        `stream.close()` stops the model, and so does an exception in it such as KeyboardInterrupt; `.answer` is then of
+        what came until then. After an interruption of the loop itself, `.answer` takes what is still to come: close
+        first.
         """
         hits = self._search(question, k, where)
-        if not isinstance(self.reader, Reader):
-            return self._generate(self.reader, question, hits)
+        if self._writing is not None:
+            return self._writing.stream(question, hits)
         return WholeAnswer(self.read(question, hits))
 
     def _search(self, question: str, k: int, where: Mapping[str, Any] | None) -> Sequence[Hit]:
@@ -233,9 +314,6 @@ class Answerer:
                 "Make it with one, Answerer(Retriever(index)), or give it the texts: read(question, texts)."
             )
         return self.retriever.search(question, k=k, where=where)
-
-    def _generate(self, reader: GenerativeReader, question: str, hits: Sequence[Hit]) -> AnswerStream:
-        return AnswerStream(reader.stream(question, [hit.passage for hit in hits]), hits, question)
 
     def _spans(self, reader: Reader, question: str, hits: Sequence[Hit], weights: Weights | None = None) -> list[Span]:
         """The spans of all hits; with weights, of the first 4, 8, 16, ... that settle which answer is the best."""
@@ -270,18 +348,10 @@ class Answerer:
         answers = [_answer(spans[i], hits[spans[i].text], p) for p, i in scored[: ALTERNATIVES + 1]]
         stored = 0.0 if weights is None else weights.threshold
         threshold = stored if self.threshold is None else self.threshold
-        return _kept(replace(answers[0], alternatives=tuple(answers[1:])), threshold)
+        return kept(replace(answers[0], alternatives=tuple(answers[1:])), threshold)
 
     def __repr__(self) -> str:
         return f"Answerer({self.retriever!r}, reader={self.reader.name!r}, threshold={self.threshold!r})"
-
-
-def _kept(answer: Answer, threshold: float) -> Answer:
-    """The answer, or "not found" with the answer as the alternative if it is less likely than the threshold."""
-    if not answer.found or answer.score >= threshold:
-        return answer
-    others = (replace(answer, alternatives=()), *answer.alternatives)
-    return Answer("", answer.score, alternatives=others[:ALTERNATIVES])
 
 
 def _probability(shares: NDArray[np.float64], weights: Weights | None) -> float:
@@ -333,50 +403,3 @@ def _calibration(reader: Reader | GenerativeReader, given: Calibration | str | P
     if isinstance(reader, OnnxReader) and (reader.folder / _CALIBRATION).is_file():
         return Calibration.load(reader.folder / _CALIBRATION)
     return Calibration() if isinstance(reader, (OnnxReader, TransformersReader)) else None
-
-
-def _open(reader: str | Path | Reader | GenerativeReader | None) -> Reader | GenerativeReader:
-    """The reader itself for a name, a path, an object or None."""
-    if reader is None:
-        return OnnxReader()
-    if isinstance(reader, (str, Path)):
-        return _open_name(str(reader))
-    if not hasattr(reader, "read") and not hasattr(reader, "stream"):
-        raise InputError(
-            "A reader is a name, a path, or an object with read(question, texts) or stream(question, passages), "
-            f"got {type(reader).__name__}."
-        )
-    if not isinstance(getattr(reader, "name", None), str):
-        raise InputError(f"The reader {type(reader).__name__} has no name. Give it one: name = '...'")
-    return reader
-
-
-def _open_name(name: str) -> Reader | GenerativeReader:
-    """The kind of reader that the files or the model's own configuration ask for."""
-    folder = Path(name)
-    if (folder / "model.onnx").is_file():
-        return OnnxReader(folder)
-    if name.endswith(".gguf") or (any(folder.glob("*.gguf")) and not (folder / "config.json").is_file()):
-        return open_generative(name, "causal")
-    kind = _kind(name)
-    return TransformersReader(name) if kind == "extractive" else open_generative(name, kind)
-
-
-def _kind(name: str) -> Literal["extractive", "causal", "seq2seq"]:
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"Reader {name!r} cannot be loaded: {error}") from error
-    architectures: list[str] = config.architectures or []
-    if any(a.endswith("ForQuestionAnswering") for a in architectures):
-        return "extractive"
-    if config.is_encoder_decoder and any(a.endswith("ForConditionalGeneration") for a in architectures):
-        return "seq2seq"
-    if any(a.endswith(("ForCausalLM", "LMHeadModel")) for a in architectures):
-        return "causal"
-    raise ModelError(
-        f"Reader {name!r} is a {', '.join(architectures) or 'model of unknown architecture'}, which cannot answer. "
-        "Use a model for question answering, a causal one or a sequence-to-sequence one."
-    )

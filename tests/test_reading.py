@@ -15,8 +15,11 @@ from hypothesis import strategies as st
 
 from semsearch.errors import InputError, ModelError
 from semsearch.extraction import SHIPPED, OnnxReader
-from semsearch.reading import Answerer, _kept, _kind
-from semsearch.records import Answer, Document, Hit, Passage
+from semsearch.opening import kind_of_model
+from semsearch.prompts import Template
+from semsearch.reading import Answerer
+from semsearch.records import Answer, Context, Document, Hit, Passage
+from semsearch.routing import kept, kind, needs_writing
 
 shipped = pytest.mark.skipif(not (SHIPPED / "model.onnx").is_file(), reason="the shipped reader is not built yet")
 
@@ -48,6 +51,32 @@ class Echo:
         text = passages[0].text if passages else ""
         yield text[:5]
         yield text[5:]
+
+
+class Writer:
+    """A generative reader of the user's own that writes given pieces, and counts them."""
+
+    name = "writer"
+
+    def __init__(self, *pieces: str) -> None:
+        self.pieces = pieces
+        self.written = 0
+
+    def stream(self, question, passages):
+        for piece in self.pieces:
+            self.written += 1
+            yield piece
+
+
+class Batching(Writer):
+    """One that can write several answers at once, and tells what it was shown."""
+
+    def context(self, question, passages):
+        return Context(tuple(passages[:1]), tuple(passages[1:]))
+
+    def generate(self, questions, passages_of_each):
+        self.batches = [*getattr(self, "batches", []), (list(questions), [len(each) for each in passages_of_each])]
+        return ["".join(self.pieces) for _ in questions]
 
 
 class Found:
@@ -329,7 +358,7 @@ def test_a_generated_answer_cites():
     assert answer.text == "A late book costs 20 cents a day."
     assert [DOCUMENT.text[c.start : c.end] for c in answer.citations] == [answer.text]
     assert (answer.start, answer.end) == (None, None)
-    answer = _kept(Answer("text", 0.9, alternatives=(Answer("other", 0.1),)), 1.0)
+    answer = kept(Answer("text", 0.9, alternatives=(Answer("other", 0.1),)), 1.0)
     assert answer == Answer("", 0.9, alternatives=(Answer("text", 0.9), Answer("other", 0.1)))
 
 
@@ -343,7 +372,185 @@ def test_a_stream_is_complete_with_its_answer():
     assert list(Answerer(Found(HITS), Words()).stream("who?")) == []
 
 
+def test_a_stream_can_be_left_and_asked_for_what_came():
+    writer = Writer("A late book costs 20 cents", " a day.", " It was 10", " cents in 1990.")
+    answerer = Answerer(Found(HITS), writer)
+    stream = answerer.stream("how much?")
+    assert next(iter(stream)) + next(stream) == "A late book costs 20 cents a day."
+    stream.close()
+    assert writer.written == 2
+    assert list(stream) == []
+    assert stream.answer.text == "A late book costs 20 cents a day."
+    assert stream.answer.citations
+    whole = Answerer(Found(HITS), Words(Ada=0.7)).stream("who?")
+    whole.close()
+    assert list(whole) == []
+    assert whole.answer.text == "Ada"
+
+
+def test_an_interruption_leaves_everything_usable():
+    class Interrupted(Writer):
+        def stream(self, question, passages):
+            yield "A late book costs 20 cents a day."
+            if self.written == 0:
+                self.written = 1
+                raise KeyboardInterrupt
+            yield " Ask Ada."
+
+    answerer = Answerer(Found(HITS), Interrupted())
+    stream = answerer.stream("how much?")
+    with pytest.raises(KeyboardInterrupt):
+        list(stream)
+    assert stream.answer.text == "A late book costs 20 cents a day."
+    assert answerer.answer("how much?").text == "A late book costs 20 cents a day. Ask Ada."
+
+
+def test_strict_leaves_out_what_nothing_supports():
+    writer = Writer("A late book costs 20 cents a day. Cats like milk.")
+    plain, strict = (Answerer(Found(HITS), writer, strict=strict).answer("how much?") for strict in (False, True))
+    assert plain.text == "A late book costs 20 cents a day. Cats like milk."
+    assert [sentence.supported for sentence in plain.sentences] == [True, False]
+    assert strict.text == "A late book costs 20 cents a day."
+    nothing = Answerer(Found(HITS), Writer("Cats like milk."), strict=True).answer("how much?")
+    assert (nothing.found, nothing.text, nothing.alternatives[0].text) == (False, "", "Cats like milk.")
+
+
+def test_an_answer_tells_what_its_reader_was_shown():
+    answer = Answerer(Found(HITS), Batching(DOCUMENT.text[6:39])).answer("how much?")
+    assert answer.context == Context((HITS[0].passage,), (HITS[1].passage, HITS[2].passage))
+    assert Answerer(Found(HITS), Echo()).answer("how much?").context is None
+
+
+def test_several_questions_are_written_together():
+    writer = Batching("A late book costs 20 cents a day.")
+    answers = Answerer(Found(HITS), writer).answer(["how much?", "what for?"], k=2)
+    assert writer.batches == [(["how much?", "what for?"], [2, 2])]
+    assert writer.written == 0
+    assert answers == [Answerer(Found(HITS), writer).answer(q, k=2) for q in ("how much?", "what for?")]
+    assert [answer.context.used for answer in answers] == [(HITS[0].passage,)] * 2
+    assert Answerer(Found(HITS), writer).answer([]) == []
+
+
+def test_answers_of_a_thread_leave_the_event_loop_free():
+    import asyncio
+
+    async def ask():
+        answerer = Answerer(Found(HITS), Words(Ada=0.7))
+        return await asyncio.gather(answerer.aanswer("who?"), answerer.aanswer(["who?", "and who?"], k=3))
+
+    one, several = asyncio.run(ask())
+    assert one.text == "Ada"
+    assert several == [one, one]
+
+
+# -- mode="auto"
+
+WRITTEN = "A late book costs 20 cents a day. It was 10 cents in 1990."
+
+
+def auto(writer, probability=0.3, **options):
+    """An answerer in mode="auto" whose extractive reader is one of our own."""
+    answerer = Answerer(Found(HITS), writer, mode="auto", **options)
+    extractor = Answerer(None, Words(**{"20 cents": probability}), threshold=options.get("threshold"))
+    answerer._writing._extract = extractor.read
+    return answerer
+
+
+@shipped
+def test_what_a_span_answers_is_extracted_and_the_rest_is_written():
+    writer = Writer(WRITTEN)
+    answerer = auto(writer)
+    span = answerer.answer("How much is it?")
+    assert (span.text, span.start, writer.written) == ("20 cents", 24, 0)
+    text = answerer.answer("List the fees.")
+    assert (text.text, text.start, writer.written) == (WRITTEN, None, 1)
+    assert len(text.citations) == 2
+    stream = answerer.stream("Why is it so?")
+    assert list(stream) == [WRITTEN]
+    assert stream.answer.text == WRITTEN
+    assert list(answerer.stream("How much is it?")) == ["20 cents"]
+    batching = Batching(WRITTEN)
+    several = auto(batching).answer(["How much is it?", "List the fees.", "Why?"])
+    assert [answer.text for answer in several] == ["20 cents", WRITTEN, WRITTEN]
+    assert batching.batches == [(["List the fees.", "Why?"], [3, 3])]
+
+
+@shipped
+def test_a_text_that_nothing_supports_gives_way_to_the_span():
+    answer = auto(Writer("Cats like milk.")).answer("List the fees.")
+    assert (answer.text, answer.start) == ("20 cents", 24)
+    assert answer.alternatives[-1].text == "Cats like milk."
+    stream = auto(Writer("Cats like milk.")).stream("List the fees.")
+    assert list(stream) == ["Cats like milk."]
+    assert stream.answer == answer
+    refused = auto(Writer("Cats like milk."), threshold=0.5).answer("List the fees.")
+    assert (refused.found, [other.text for other in refused.alternatives]) == (False, ["20 cents", "Cats like milk."])
+
+
+@shipped
+def test_a_span_that_is_sure_is_kept_though_the_question_asks_why():
+    assert auto(Writer(WRITTEN), 0.59).answer("Why is it so?").text == WRITTEN
+    assert auto(Writer(WRITTEN), 0.61).answer("Why is it so?").text == "20 cents"
+    assert auto(Writer(WRITTEN), 0.99).answer("List the fees.").text == WRITTEN  # a span is one of the list
+
+
+@shipped
+def test_in_auto_the_shipped_reader_extracts_and_its_calibration_counts():
+    answerer = Answerer(Found(HITS), Writer(WRITTEN), mode="auto")
+    assert answerer.answer("How much does a late book cost a day?").text == "20 cents"
+    pairs = [("How much does a late book cost a day?", "20 cents" if i % 2 else None) for i in range(40)]
+    fitted = answerer.calibrate(pairs)
+    assert fitted is answerer.calibration
+    assert answerer.answer("How much does a late book cost a day?").score == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("When was it built?", "span"),
+        ("How much is a late book?", "span"),
+        ("How long may I keep it?", "span"),
+        ("What is the fee for a DVD?", "span"),
+        ("Who compares books?", "span"),
+        ("What word is used to describe it?", "span"),
+        ("late fees", "span"),
+        ("Why is it closed on Sundays?", "why"),
+        ("And why is that?", "why"),
+        ("What is the reason for the fee?", "why"),
+        ("How do I renew a book?", "how"),
+        ("how to renew a book", "how"),
+        ("What should I do if I lose my card?", "how"),
+        ("List all fees.", "list"),
+        ("Could you name the members of the board?", "list"),
+        ("What are the kinds of cards?", "list"),
+        ("What is the difference between a fee and a fine?", "comparison"),
+        ("Compare the two cards.", "comparison"),
+        ("How do the cards differ?", "comparison"),
+        ("Summarise the minutes.", "summary"),
+        ("What are the minutes about?", "summary"),
+        ("Please explain the late fees.", "summary"),
+    ],
+)
+def test_questions_are_told_apart_by_their_words(question, expected):
+    assert kind(question) == expected
+    assert needs_writing(question, Answer("span", 0.1)) == (expected != "span")
+
+
 # -- bad input
+
+
+@shipped
+def test_arguments_that_do_not_go_together_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"mode is None .* or 'auto', got 'fast'"):
+        Answerer(None, mode="fast")
+    with pytest.raises(InputError, match="mode='auto' needs a reader that writes, and 'words' only extracts"):
+        Answerer(None, Words(), mode="auto")
+    template = Template(passage="<<{number} {text}>>", prompt="{passages}{question}")
+    for reader in (None, Words(), Echo()):
+        with pytest.raises(InputError, match="is not such a one"):
+            Answerer(None, reader, template=template)
+    remote = Answerer(None, "openai:m@http://host", template=template).reader
+    assert remote.template is template
 
 
 @pytest.mark.parametrize("question", ["", " \n", ["who?", ""], 7, [7]])
@@ -406,7 +613,7 @@ def test_what_cannot_read_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("model_type", "architecture", "kind"),
+    ("model_type", "architecture", "expected"),
     [
         ("roberta", "RobertaForQuestionAnswering", "extractive"),
         ("gpt2", "GPT2LMHeadModel", "causal"),
@@ -414,9 +621,9 @@ def test_what_cannot_read_is_refused(tmp_path):
         ("t5", "T5ForConditionalGeneration", "seq2seq"),
     ],
 )
-def test_the_configuration_decides_how_a_model_reads(tmp_path, model_type, architecture, kind):
+def test_the_configuration_decides_how_a_model_reads(tmp_path, model_type, architecture, expected):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type, "architectures": [architecture]}))
-    assert _kind(str(tmp_path)) == kind
+    assert kind_of_model(str(tmp_path)) == expected
 
 
 # -- the reader that ships
