@@ -41,11 +41,11 @@ from semsearch.analysis import Analyzer
 from semsearch.chunking import chunk
 from semsearch.datasets import Dataset, Question, read_beir, read_dataset
 from semsearch.encoding import SentenceTransformerEncoder
-from semsearch.grounding import sentences
 from semsearch.ingest import passage_budget
 from semsearch.lexical import LexicalIndex
 from semsearch.outline import SEPARATOR
 from semsearch.records import Document
+from semsearch.sentences import sentences
 
 NEGATIVES = range(2, 20)  # ranks of BM25 that negatives are drawn from: the first ones may be right as well
 FEWEST_WORDS = 3  # of a question

@@ -480,7 +480,7 @@ def _facilities(targets: Float32, candidates: Float32, count: int) -> list[tuple
 
 def _sentences(passage: Passage) -> Iterator[Sentence]:
     """The sentences of a passage that can stand alone: no headings, fragments, rows of tables."""
-    from semsearch.grounding import sentences
+    from semsearch.sentences import sentences
 
     for start, end in sentences(passage.text):
         start += len(_MARKER.match(passage.text[start:end])[0])  # type: ignore[index]

@@ -25,15 +25,15 @@ Ranking: TypeAlias = Sequence[tuple[int, float]]
 Fusion: TypeAlias = Callable[..., Ranking]
 Weights: TypeAlias = Mapping[str, float]
 
-# nDCG@10 of `absolute` by the weight of "dense" beside 1 for "lexical", on at most 500 questions a
-# set; then the mean difference to the better leg and the smallest, and that one's p:
+# nDCG@10 of `absolute` by the weight of "dense" beside 1 for "lexical", on at most 1,000 questions a set; then the mean
+# difference to the better leg and the smallest, and that one's p (examples/benchmarks/ranking.py --weights 1 1.5 2):
 #            scifact  cosqa-dev  cranfield  cisi  medline-1033  openqa   mean   least
-#     1.0     74.6      57.4       47.9     45.6      79.6       86.1    +1.9   -2.5 (.02)
-#     1.25    74.8      58.8       47.8     45.1      80.0       85.9    +2.0   -1.2 (.25)
-#     1.5     74.5      59.3       47.5     44.5      80.3       85.0    +1.8   -0.6 (.50)
-#     2.0     74.3      59.9       47.2     44.2      80.9       83.9    +1.7   -0.1 (.93)
+#     1.0     75.0      57.5       47.9     46.2      79.6       87.4    +2.0   -2.4 (.03)
+#     1.25    74.8      59.0       47.8     45.5      79.8       87.0    +2.0   -0.9 (.36)
+#     1.5     74.4      59.5       47.4     44.8      80.1       86.5    +1.8   -0.4 (.63)
+#     2.0     74.1      60.0       47.2     44.2      80.9       85.6    +1.7   +0.1 (.90)
 # The mean over these six sets chose it. Chosen by the other five, it would be 1.0 for cosqa-dev, worse than the better
-# leg by 2.5, and 1.25 for each of the rest; the mean would be +1.8. The corpus alone says much the same: with the first
+# leg by 2.4, and 1.25 for each of the rest; the mean would be +1.8. The corpus alone says much the same: with the first
 # sentence of a passage as the query for the rest of it (120 passages a set), the best of 0.25, 0.5, 0.75, 1, 1.5, 2, 3,
 # 4, 6 was 0.75 to 1.5 on each set.
 DENSE_WEIGHT = 1.25

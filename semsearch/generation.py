@@ -1,46 +1,54 @@
 """Readers that write an answer in their own words: causal and sequence-to-sequence models by transformers.
 
-    reader = open_generative("SmolLM2-135M-Instruct.Q4_1.gguf")
+    reader = open_generative("SmolLM2-135M-Instruct.Q4_1.gguf")              # see semsearch.pretrained
     for piece in reader.stream("When are late fees charged?", passages):
         print(piece, end="", flush=True)
+    reader.generate(questions, passages_of_each)                             # many questions at once
 
 Every prompt is built of blocks, one for each passage, that are tokenised by themselves: what a passage costs is known
-before it goes in, and no text of a document or a question can become a control token of the model. Decoding is greedy,
-one token at a time over the model's key-value cache, in the caller's thread: leaving the loop stops the model.
-
-Only safetensors and GGUF files are read, no code of a model is run, and `HF_HUB_OFFLINE` is honoured. Whether an answer
-is true to the passages is checked by `semsearch.grounding`, not here.
+before it goes in, and no text of a document or a question can become a control token of the model. Decoding is greedy
+unless told otherwise, one token at a time over the model's key-value cache, in the caller's thread: leaving the loop
+stops the model. Whether an answer is true to the passages is checked by `semsearch.citing`, not here.
 """
 
 from __future__ import annotations
 
-import inspect
-import os
-import re
 from abc import ABC, abstractmethod
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from importlib.util import find_spec
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-from semsearch.errors import InputError, MissingExtraError, ModelError
-from semsearch.grounding import AnswerStream, sentences
+from semsearch.detokenising import (
+    added_tokens,
+    detokenise,
+    encode,
+    until_text,
+    until_token,
+    without_leading_space,
+)
+from semsearch.errors import InputError, ModelError
+from semsearch.packing import Packed, pack
 from semsearch.prompts import CHAT, COMPLETION, SEQ2SEQ, Template
-from semsearch.records import Passage
+from semsearch.records import Context, Passage
+from semsearch.sampling import GREEDY, Choose, Sampling
+from semsearch.steps import CausalSteps, LastPrompt, Seq2SeqSteps, Steps, has_plain_cache
 
-__all__ = ["AnswerStream", "CausalReader", "Context", "GenerativeReader", "Seq2SeqReader", "open_generative"]
+__all__ = ["CausalReader", "GenerativeReader", "Prompt", "Seq2SeqReader"]
 
 MAX_NEW_TOKENS = 256
 MAX_CONTEXT_TOKENS = 2048  # of a CPU's seconds before the first word, most go into reading the prompt
+BATCH_TOKENS = 8192  # of prompts and answers together, in one batch
 _UNKNOWN_WINDOW = 512  # what T5, whose configuration does not say, was trained on
 
 
 class GenerativeReader(Protocol):
-    """Writes an answer to a question from passages, best passage first."""
+    """Writes an answer to a question from passages, best passage first.
+
+    A reader may also have `context(question, passages)`, which tells what of the passages it is shown
+    (`semsearch.records.Context`), and `generate(questions, passages_of_each)` for many questions at once, a list of
+    texts.
+    """
 
     @property
     def name(self) -> str: ...
@@ -49,21 +57,15 @@ class GenerativeReader(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
-    """What a model is shown.
+class Prompt:
+    """What a model reads: the ids of all tokens, and the passages among them."""
 
-    `used` has the number (the position in the given passages, starting at 1) and the passage of each block; one that
-    was cut ends early, at the end of a sentence. `left_out` are the passages, or rests of passages, without room.
-    `prompt` are the ids of all tokens.
-    """
-
-    used: tuple[tuple[int, Passage], ...]
-    left_out: tuple[Passage, ...]
-    prompt: tuple[int, ...]
+    tokens: tuple[int, ...]
+    packed: Packed
 
 
 class _Reader(ABC):
-    """What both kinds of models have in common: packing the context, and turning tokens into text."""
+    """What both kinds of models have in common."""
 
     def __init__(
         self,
@@ -74,14 +76,19 @@ class _Reader(ABC):
         max_new_tokens: int = MAX_NEW_TOKENS,
         max_context_tokens: int = MAX_CONTEXT_TOKENS,
         template: Template | None = None,
+        sampling: Sampling | None = None,
+        keep_prompt: bool = True,
     ) -> None:
-        _check_length("max_new_tokens", max_new_tokens)
-        _check_length("max_context_tokens", max_context_tokens)
+        check_length("max_new_tokens", max_new_tokens)
+        check_length("max_context_tokens", max_context_tokens)
         self.name = name
         self.max_new_tokens = max_new_tokens
         self.template = template or self._default_template(tokenizer)
+        self.sampling = sampling or GREEDY
         self._model, self._tokenizer = model, tokenizer
-        self._before, self._after = _added_tokens(tokenizer)
+        self._last = LastPrompt() if keep_prompt else None
+        self._before, self._after = added_tokens(tokenizer)
+        self._ends = _end_tokens(model, tokenizer)
         self._room = min(max_context_tokens, self._longest_prompt(max_new_tokens))
         if self._room < 1:
             raise InputError(
@@ -89,12 +96,11 @@ class _Reader(ABC):
                 f"passages. Pass a smaller max_new_tokens, such as {max(1, self._window() // 4)}."
             )
 
-    def context(self, question: str, passages: Sequence[Passage]) -> Context:
-        """What of the passages fits into the model's window together with the question, by rank, in whole sentences.
+    def prompt(self, question: str, passages: Sequence[Passage]) -> Prompt:
+        """What the model reads: the template with what of the passages fits (see `semsearch.packing.pack`).
 
-        A passage that does not fit is cut after a sentence, and those behind it are left out; one of which not even
-        the first sentence fits is left out by itself. Raises InputError for an empty question, for one that leaves no
-        room, and if there are passages but nothing of any fits.
+        Raises InputError for an empty question, for one that leaves no room, and if there are passages but nothing of
+        any fits.
         """
         _check_question(question)
         head, tail = self._frame(question)
@@ -104,58 +110,121 @@ class _Reader(ABC):
                 f"The question has {len(tail)} tokens with its frame; {self.name} has room for {self._room} in all. "
                 "Ask a shorter question."
             )
-        blocks: list[int] = []
-        used: list[tuple[int, Passage]] = []
-        left_out: list[Passage] = []
-        full = False
-        for number, passage in enumerate(passages, start=1):
-            block, end = ([], 0) if full else self._block(number, passage.text, room - len(blocks))
-            blocks += block
-            if end:
-                used.append((number, replace(passage, text=passage.text[:end], end=passage.start + end)))
-            if passage.text[end:].strip():
-                left_out.append(replace(passage, text=passage.text[end:], start=passage.start + end))
-                full = full or end > 0
-        if left_out and not used:
+        packed = pack(passages, room, lambda number, text: len(self._block(number, text)))
+        if packed.left_out and not packed.used:
             raise InputError(
                 f"Not one sentence of the {len(passages)} passages fits into the {room} tokens that {self.name} has "
                 "for them. Use shorter passages, or a larger max_context_tokens if the model's window allows it."
             )
-        return Context(tuple(used), tuple(left_out), (*head, *blocks, *tail))
+        for number, passage in zip(packed.numbers, packed.used, strict=True):
+            head += self._block(number, passage.text)
+        return Prompt((*head, *tail), packed)
+
+    def context(self, question: str, passages: Sequence[Passage]) -> Context:
+        """What of the passages the model is shown, by rank, in whole sentences, and what is left out.
+
+        Neighbours in a document stand as one, a text that occurs twice stands once. Raises what `prompt` raises.
+        """
+        return self.prompt(question, passages).packed.context
 
     def stream(self, question: str, passages: Sequence[Passage]) -> Iterator[str]:
         """The answer in pieces of text, as the model writes it; none without passages.
 
-        White space at the beginning is dropped. Closing the iterator stops the model. Raises what `context` raises.
+        White space at the beginning is dropped. Closing the iterator stops the model. Raises what `prompt` raises.
         """
-        context = self.context(question, passages)
-        if not context.used:
+        prompt = self.prompt(question, passages)
+        if not prompt.packed.used:
             return iter(())
-        return self._write(context.prompt, _greedy, self.max_new_tokens, self.template.stops)
+        tokens = self._tokens(prompt.tokens, self.sampling.chooser())
+        return self._answer(until_token(islice(tokens, self.max_new_tokens), self._ends))
 
-    def _write(
-        self, prompt: Sequence[int], choose: Callable[[Any], int], max_new_tokens: int, stops: Sequence[str]
-    ) -> Iterator[str]:
-        ends = _end_tokens(self._model, self._tokenizer)
-        tokens = _until_token(islice(self._tokens(prompt, choose), max_new_tokens), ends)
-        return _until_text(_without_leading_space(_detokenise(tokens, self._tokenizer)), stops)
+    def generate(
+        self,
+        questions: Sequence[str],
+        passages_of_each: Sequence[Sequence[Passage]],
+        *,
+        batch_tokens: int = BATCH_TOKENS,
+    ) -> list[str]:
+        """The answers to many questions, each from its own passages ("" without), in their order.
 
-    def _block(self, number: int, text: str, room: int) -> tuple[list[int], int]:
-        """The tokens of the longest beginning of `text`, in whole sentences, that fits, and its length or 0."""
+        Questions of about the same length are answered together, as many as there are `batch_tokens` for their prompts
+        and answers. Each answer is what `stream` writes, as far as a model computes the same for a row of a batch: in
+        another order of summing the last bits of its logits differ, and where two tokens are all but equally likely the
+        other one may win. Raises what `prompt` raises, and InputError unless there are as many questions as passages.
+        """
+        check_length("batch_tokens", batch_tokens)
+        if isinstance(questions, str) or len(questions) != len(passages_of_each):
+            raise InputError(
+                f"generate takes a list of questions and for each a list of passages, got {questions!r:.80} and "
+                f"{len(passages_of_each)} lists."
+            )
+        prompts = [self.prompt(*pair) for pair in zip(questions, passages_of_each, strict=True)]
+        texts = [""] * len(prompts)
+        for batch in self._batches([prompt.tokens if prompt.packed.used else () for prompt in prompts], batch_tokens):
+            answers = self._together([prompts[i].tokens for i in batch])
+            for i, tokens in zip(batch, answers, strict=True):
+                texts[i] = "".join(self._answer(tokens))
+        return texts
 
-        def block(end: int) -> list[int]:
-            return self._encode(self.template.fill_passage(number, text[:end]))
+    def _batches(self, prompts: Sequence[tuple[int, ...]], batch_tokens: int) -> Iterator[list[int]]:
+        """The positions of the prompts that are not empty, in batches; those with a common beginning side by side."""
+        batch: list[int] = []
+        for i in sorted((i for i in range(len(prompts)) if prompts[i]), key=lambda i: len(prompts[i])):
+            rows = len(batch) + 1
+            if batch and (not self._batched() or rows * (len(prompts[i]) + self.max_new_tokens) > batch_tokens):
+                yield sorted(batch, key=lambda i: prompts[i])
+                batch = []
+            batch.append(i)
+        if batch:
+            yield sorted(batch, key=lambda i: prompts[i])
 
-        ends = [end for _, end in sentences(text)]
-        fitting = bisect_right(ends, room, key=lambda end: len(block(end)))
-        # Another sentence may, rarely, make the tokens before it fewer, so that the search stopped one too far.
-        while fitting and len(block(ends[fitting - 1])) > room:
-            fitting -= 1
-        return (block(ends[fitting - 1]), ends[fitting - 1]) if fitting else ([], 0)
+    def _together(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+        """The tokens of the answers to several prompts; a row that is complete leaves the batch."""
+        steps = self._steps(prompts)
+        choosers = [self.sampling.chooser() for _ in prompts]
+        answers: list[list[int]] = [[] for _ in prompts]
+        rows = list(range(len(prompts)))
+        while rows:
+            going = []
+            for row, i in enumerate(rows):
+                token = choosers[i](steps.logits[row], self._known(prompts[i], answers[i]))
+                if token not in self._ends:
+                    answers[i].append(token)
+                    if not self._complete(answers[i]):
+                        going.append(row)
+            if going and len(going) < len(rows):
+                steps.keep(going)
+            rows = [rows[row] for row in going]
+            if rows:
+                steps.advance([answers[i][-1] for i in rows])
+        return answers
+
+    def _tokens(self, prompt: Sequence[int], choose: Choose) -> Iterator[int]:
+        """The tokens that follow a prompt, without end."""
+        steps = self._steps([prompt])
+        written: list[int] = []
+        while True:
+            token = choose(steps.logits[0], self._known(prompt, written))
+            yield token
+            written.append(token)
+            steps.advance([token])
+
+    def _answer(self, tokens: Iterable[int]) -> Iterator[str]:
+        pieces = without_leading_space(detokenise(tokens, self._tokenizer))
+        return until_text(pieces, self.template.stops)
+
+    def _complete(self, answer: list[int]) -> bool:
+        if len(answer) >= self.max_new_tokens:
+            return True
+        stops = self.template.stops
+        text = self._tokenizer.decode(answer, skip_special_tokens=True).lstrip() if stops else ""
+        return any(stop in text for stop in stops)
+
+    def _block(self, number: int, text: str) -> list[int]:
+        return self._encode(self.template.fill_passage(number, text))
 
     def _encode(self, text: str, *, control: bool = False) -> list[int]:
-        """The tokens of `text`. Only with `control` are <|im_start|>, </s> and the like more than their letters."""
-        return _encode(self._tokenizer, text, control=control)
+        return encode(self._tokenizer, text, control=control)
 
     @abstractmethod
     def _frame(self, question: str) -> tuple[list[int], list[int]]:
@@ -180,7 +249,15 @@ class _Reader(ABC):
     def _longest_prompt(self, max_new_tokens: int) -> int: ...
 
     @abstractmethod
-    def _tokens(self, prompt: Sequence[int], choose: Callable[[Any], int]) -> Iterator[int]: ...
+    def _steps(self, prompts: Sequence[Sequence[int]]) -> Steps: ...
+
+    @abstractmethod
+    def _batched(self) -> bool:
+        """Whether the model takes several prompts at once."""
+
+    @abstractmethod
+    def _known(self, prompt: Sequence[int], written: Sequence[int]) -> Sequence[int]:
+        """What the decoder has before the next token."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, max_new_tokens={self.max_new_tokens})"
@@ -192,7 +269,12 @@ class CausalReader(_Reader):
     With a chat template the prompt is one message of the user, else it is a text that the answer continues. `model`
     and `tokenizer` are those of transformers, as `open_generative` loads them; `max_context_tokens` limits the prompt
     where the model's window is larger. A `template` replaces the wording. Raises InputError if `max_new_tokens` leaves
-    no room in the window. An answer is the same each time: decoding is greedy.
+    no room in the window.
+
+    An answer is the same each time: decoding is greedy, unless a `sampling` says otherwise, which begins each answer
+    with its seed. With `keep_prompt` the keys and values of the last prompt stay in memory; a prompt with the same
+    beginning, such as another question about the same passages in the same order, is read from where it differs, in
+    whole pieces of 256 tokens. That changes no bit of an answer. Threads may share a reader.
     """
 
     def continue_text(
@@ -201,30 +283,28 @@ class CausalReader(_Reader):
         *,
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
-        top_k: int = 50,
+        top_k: int | None = 50,
+        top_p: float = 1.0,
+        repetition_penalty: float = 1.0,
         seed: int = 0,
     ) -> Iterator[str]:
         """What the model writes after `text`, in pieces: no passages, no template.
 
-        A `temperature` of 0 takes the likeliest token each time; above, one of the `top_k` likeliest is drawn with the
-        probabilities of the logits divided by it, the same for the same `seed`. Raises InputError if the text and
-        `max_new_tokens` do not fit into the window, or if a number is out of its range.
+        The options are those of `semsearch.sampling.Sampling`; at a `temperature` of 0 the likeliest token is taken
+        each time. Raises InputError if the text and `max_new_tokens` do not fit into the window, or if a number is out
+        of its range.
         """
         length = self.max_new_tokens if max_new_tokens is None else max_new_tokens
-        _check_length("max_new_tokens", length)
-        _check_length("top_k", top_k)
-        if not 0 <= temperature < float("inf"):
-            raise InputError(f"temperature is a number and not negative, got {temperature!r}.")
+        check_length("max_new_tokens", length)
+        sampling = Sampling(temperature, top_k, top_p, repetition_penalty, seed)
         prompt = [*self._before, *self._encode(text)] or [i for i in [self._tokenizer.bos_token_id] if i is not None]
         if not prompt or len(prompt) + length > self._window():
             raise InputError(
                 f"The text has {len(prompt)} tokens and {length} are to follow; {self.name} takes 1 to "
                 f"{self._window()} in all. Pass another text or a smaller max_new_tokens."
             )
-        choose = _sampler(temperature, top_k, seed) if temperature else _greedy
-        ends = _end_tokens(self._model, self._tokenizer)
-        tokens = _until_token(islice(self._tokens(prompt, choose), length), ends)
-        return _detokenise(tokens, self._tokenizer)
+        tokens = until_token(islice(self._tokens(prompt, sampling.chooser()), length), self._ends)
+        return detokenise(tokens, self._tokenizer)
 
     def _frame(self, question: str) -> tuple[list[int], list[int]]:
         before, after = (self._encode(text) for text in self.template.fill_prompt(question))
@@ -248,23 +328,21 @@ class CausalReader(_Reader):
     def _longest_prompt(self, max_new_tokens: int) -> int:
         return self._window() - max_new_tokens
 
-    def _tokens(self, prompt: Sequence[int], choose: Callable[[Any], int]) -> Iterator[int]:
-        ids = list(prompt)
-        # Without this the first step would compute the logits of the whole prompt: gigabytes for a large vocabulary.
-        last_only = "logits_to_keep" in inspect.signature(self._model.forward).parameters
-        options = {"logits_to_keep": 1} if last_only else {}
-        cache, step = None, ids
-        while True:
-            cache, token = _step(self._model, choose, cache, len(ids), {"input_ids": step, **options})
-            yield token
-            ids.append(token)
-            step = ids if cache is None else [token]
+    def _steps(self, prompts: Sequence[Sequence[int]]) -> Steps:
+        return CausalSteps(self._model, prompts, self._last)
+
+    def _batched(self) -> bool:
+        return has_plain_cache(self._model)
+
+    def _known(self, prompt: Sequence[int], written: Sequence[int]) -> Sequence[int]:
+        return [*prompt, *written]
 
 
 class Seq2SeqReader(_Reader):
     """A model with an encoder for the prompt and a decoder for the answer: T5, BART and their heirs.
 
-    The arguments are those of `CausalReader`; `max_new_tokens` takes no room from the prompt.
+    The arguments are those of `CausalReader`; `max_new_tokens` takes no room from the prompt, and `keep_prompt` has
+    no effect: an encoder reads the beginning of a prompt in the light of its end.
     """
 
     def _frame(self, question: str) -> tuple[list[int], list[int]]:
@@ -279,140 +357,20 @@ class Seq2SeqReader(_Reader):
         limit = getattr(self._model.config, "max_position_embeddings", None)
         return 0 if limit is not None and max_new_tokens > limit else self._window()
 
-    def _tokens(self, prompt: Sequence[int], choose: Callable[[Any], int]) -> Iterator[int]:
-        import torch
+    def _steps(self, prompts: Sequence[Sequence[int]]) -> Steps:
+        return Seq2SeqSteps(self._model, prompts)
 
-        settings = self._model.generation_config
-        with torch.inference_mode():
-            source = torch.tensor([list(prompt)], device=self._model.device)
-            encoded = self._model.get_encoder()(input_ids=source, attention_mask=torch.ones_like(source))
-        start = settings.decoder_start_token_id
-        start = settings.bos_token_id if start is None else start
-        ids: list[int] = [start]
-        cache, step = None, ids
-        while True:
-            inputs = {"decoder_input_ids": step, "encoder_outputs": encoded}
-            cache, token = _step(self._model, choose, cache, len(prompt), inputs)
-            if len(ids) == 1 and settings.forced_bos_token_id is not None:
-                token = settings.forced_bos_token_id
-            yield token
-            ids.append(token)
-            step = ids if cache is None else [token]
+    def _batched(self) -> bool:
+        return True
+
+    def _known(self, prompt: Sequence[int], written: Sequence[int]) -> Sequence[int]:
+        return written
 
 
-# --- Loading ---------------------------------------------------------------------------------------------------------
-
-
-def open_generative(
-    name_or_path: str | os.PathLike[str],
-    kind: Literal["causal", "seq2seq"] = "causal",
-    *,
-    max_new_tokens: int = MAX_NEW_TOKENS,
-    max_context_tokens: int = MAX_CONTEXT_TOKENS,
-    template: Template | None = None,
-    device: str | None = None,
-) -> CausalReader | Seq2SeqReader:
-    """Load a model of transformers as a reader.
-
-    `name_or_path` is a folder with the model as safetensors, a `.gguf` file (or a folder with one and no
-    configuration), or a name on the model hub. `device` is one of torch's, by default a GPU if there is one; on a CPU
-    the weights become float32. The other arguments are those of `CausalReader`. Raises ModelError if the model cannot
-    be found, is of another kind, has missing weights or only pickled ones; MissingExtraError for a GGUF file without
-    the packages that read it.
-    """
-    import torch
-    import transformers
-
-    if kind not in ("causal", "seq2seq"):
-        raise InputError(f"kind is 'causal' or 'seq2seq', got {kind!r}.")
-    _check_length("max_new_tokens", max_new_tokens)
-    _check_length("max_context_tokens", max_context_tokens)
-    name = os.fspath(name_or_path)
-    location, gguf = _locate(name)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    loader = transformers.AutoModelForCausalLM if kind == "causal" else transformers.AutoModelForSeq2SeqLM
-    options: dict[str, Any] = {"trust_remote_code": False, "gguf_file": gguf}
-    try:
-        with _progress_for_people():
-            tokenizer = transformers.AutoTokenizer.from_pretrained(location, **options)
-            model, report = loader.from_pretrained(
-                location,
-                use_safetensors=True,
-                dtype=torch.float32 if device == "cpu" else "auto",
-                output_loading_info=True,
-                **options,
-            )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise ModelError(_cannot_load(name, kind, error)) from error
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise ModelError(
-            f"{name} has no weights for {missing[0]} and {len(missing) - 1} others as a {kind} model: it would write "
-            "nonsense. Use a model that was trained to generate text, or pass the other kind."
-        )
-    reader = CausalReader if kind == "causal" else Seq2SeqReader
-    return reader(
-        name,
-        model.to(device),
-        tokenizer,
-        max_new_tokens=max_new_tokens,
-        max_context_tokens=max_context_tokens,
-        template=template,
-    )
-
-
-def _locate(name: str) -> tuple[str, str | None]:
-    """What transformers wants to know: the name or folder, and the GGUF file in it."""
-    path = Path(name).expanduser()
-    files = [path] if path.suffix == ".gguf" else []
-    if path.is_dir() and not (path / "config.json").exists():
-        files = sorted(path.glob("*.gguf"))
-        if len(files) > 1:
-            names = ", ".join(file.name for file in files)
-            raise ModelError(f"The folder {name} has several GGUF files ({names}). Give the path of one.")
-    if not files:
-        return (str(path) if path.exists() else name), None
-    if not files[0].is_file():
-        raise ModelError(f"There is no file {name}. Give the path of a .gguf file, of a folder, or a model's name.")
-    for package in ("gguf", "accelerate"):
-        if find_spec(package) is None:
-            raise MissingExtraError("Reading a GGUF file", package, "gguf")
-    return str(files[0].parent), files[0].name
-
-
-def _cannot_load(name: str, kind: str, error: Exception) -> str:
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "TRUE", "YES", "ON"}
-    if Path(name).expanduser().exists():
-        reason = (str(error) or repr(error)).strip().splitlines()[0]
-    elif offline:
-        reason = "there is no such path, no such model in the local cache, and HF_HUB_OFFLINE forbids to download it"
-    else:
-        reason = "there is no such path, and no such model in the local cache or on the hub (or no network to ask)"
-    return (
-        f"The {kind} model {name!r} cannot be loaded: {reason}. Give the path of a folder with config.json, the "
-        "tokenizer's files and model.safetensors, the path of a .gguf file, or the name of a model on the hub; "
-        "pickled weights (.bin) and models with code of their own are not accepted."
-    )
-
-
-@contextmanager
-def _progress_for_people() -> Iterator[None]:
-    """Bars while a model loads only where somebody sees them."""
-    import sys
-
-    from transformers.utils import logging
-
-    hide = logging.is_progress_bar_enabled() and not sys.stderr.isatty()
-    if hide:
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if hide:
-            logging.enable_progress_bar()
-
-
-# --- Tokens and text -------------------------------------------------------------------------------------------------
+def check_length(option: str, value: object) -> None:
+    """Raise InputError unless `value` is a whole number and at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"{option} is a number of tokens and at least 1, got {value!r}.")
 
 
 def _check_question(question: object) -> None:
@@ -420,124 +378,8 @@ def _check_question(question: object) -> None:
         raise InputError(f"A question is a string with at least one word, got {question!r:.80}")
 
 
-def _check_length(option: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"{option} is a number of tokens and at least 1, got {value!r}.")
-
-
-def _encode(tokenizer: Any, text: str, *, control: bool = False) -> list[int]:
-    clean = re.sub("[\ud800-\udfff]", "\ufffd", text)  # tokenizers accept no lone surrogates
-    encoding = tokenizer(clean, add_special_tokens=False, split_special_tokens=not control, verbose=False)
-    ids: list[int] = encoding.input_ids
-    return ids
-
-
-def _added_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """The special tokens that a tokenizer puts before and after a text."""
-    bare = tokenizer("a", add_special_tokens=False).input_ids
-    framed = tokenizer("a").input_ids
-    for i in range(len(framed) - len(bare) + 1):
-        if framed[i : i + len(bare)] == bare:
-            return framed[:i], framed[i + len(bare) :]
-    return [], []
-
-
 def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
     """The tokens that end an answer."""
     configured = model.generation_config.eos_token_id
     ends = configured if isinstance(configured, list) else [configured]
     return {token for token in [*ends, tokenizer.eos_token_id] if token is not None}
-
-
-def _step(model: Any, choose: Callable[[Any], int], cache: Any, length: int, inputs: dict[str, Any]) -> tuple[Any, int]:
-    """Run a model once: the cache for the next step (None if it keeps none), and the token chosen from the logits."""
-    import torch
-
-    tensors = {
-        name: torch.tensor([value], device=model.device) if isinstance(value, list) else value
-        for name, value in inputs.items()
-    }
-    mask = torch.ones((1, length), dtype=torch.long, device=model.device)
-    # transformers 5.24 gave the argument and the output another name.
-    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
-    # Not around the caller's loop: a generator that stops inside would leave the caller in inference mode.
-    with torch.inference_mode():
-        output = model(**tensors, attention_mask=mask, use_cache=True, **{name: cache})
-        return getattr(output, name, None), choose(output.logits[0, -1])
-
-
-def _greedy(logits: Any) -> int:
-    return int(logits.argmax())
-
-
-def _sampler(temperature: float, top_k: int, seed: int) -> Callable[[Any], int]:
-    """Draw one of the `top_k` likeliest tokens (Fan et al. 2018, "Hierarchical Neural Story Generation")."""
-    import torch
-
-    # On the CPU whatever the model's device, so that a seed means the same everywhere.
-    generator = torch.Generator().manual_seed(seed)
-
-    def choose(logits: Any) -> int:
-        best, tokens = logits.float().cpu().topk(min(top_k, len(logits)))
-        drawn = torch.multinomial(torch.softmax(best / temperature, dim=-1), 1, generator=generator)
-        return int(tokens[drawn])
-
-    return choose
-
-
-def _until_token(tokens: Iterable[int], ends: set[int]) -> Iterator[int]:
-    for token in tokens:
-        if token in ends:
-            return
-        yield token
-
-
-def _detokenise(tokens: Iterable[int], tokenizer: Any) -> Iterator[str]:
-    """The text of tokens, piece by piece; a character of several tokens comes when it is complete.
-
-    Together the pieces are what the tokenizer makes of all the tokens at once.
-    """
-
-    def decode(some: list[int]) -> str:
-        text: str = tokenizer.decode(some, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text
-
-    # Each piece is decoded after the one before it, because a token's text depends on what stands before.
-    known: list[int] = []
-    new: list[int] = []
-    for token in tokens:
-        new.append(token)
-        before, now = decode(known), decode(known + new)
-        if len(now) > len(before) and not now.endswith("\ufffd"):
-            yield now[len(before) :]
-            known, new = new, []
-    rest = decode(known + new)[len(decode(known)) :]
-    if rest:
-        yield rest
-
-
-def _without_leading_space(pieces: Iterable[str]) -> Iterator[str]:
-    begun = False
-    for piece in pieces:
-        text = piece if begun else piece.lstrip()
-        if text:
-            begun = True
-            yield text
-
-
-def _until_text(pieces: Iterable[str], stops: Sequence[str]) -> Iterator[str]:
-    """The pieces up to the first of the `stops`; what may be the beginning of one is held back until that is clear."""
-    held = ""
-    for piece in pieces:
-        held += piece
-        found = [held.find(stop) for stop in stops if stop in held]
-        if found:
-            if min(found):
-                yield held[: min(found)]
-            return
-        keep = max((n for stop in stops for n in range(1, len(stop)) if held.endswith(stop[:n])), default=0)
-        if len(held) > keep:
-            yield held[: len(held) - keep]
-            held = held[len(held) - keep :]
-    if held:
-        yield held

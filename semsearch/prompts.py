@@ -5,6 +5,15 @@ A `Template` has two texts with fields. `passage` is filled once for each passag
     Template(passage="[passage {number}]\\n{text}\\n[end of passage {number}]\\n",
              prompt="...\\n\\n{passages}\\nQuestion: {question}")
 
+It replaces the wording wherever a generative model is opened, as an object or as the path of a TOML file:
+
+    Answerer(Retriever(index), "SmolLM2-135M-Instruct.Q4_1.gguf", template="mine.toml")
+    open_generative("SmolLM2-135M-Instruct.Q4_1.gguf", template=Template(passage, prompt))
+
+A block is called by the number of its passage among those found, so numbers may be missing where a passage was left
+out or joined to another one. The passages come first and the question last: then another question about the same
+passages has the longest beginning in common, which need not be read again.
+
 Text of documents is data. `neutralise` takes the edge off whatever in a passage looks like the template's own
 delimiters or like a control token of a chat model, so that a passage cannot close its own block. This makes prompt
 injection harder. It does not make it impossible: a model may still follow an order that it reads, which is why every
@@ -13,11 +22,14 @@ sentence of an answer is checked against the passages afterwards.
 
 from __future__ import annotations
 
+import os
 import re
+import tomllib
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from pathlib import Path
 from string import Formatter
 
 from semsearch.errors import InputError
@@ -31,7 +43,8 @@ class Template:
 
     `passage` has the fields {number} and {text}, each exactly once or more, with something before and after {text}
     that delimits it. `prompt` has {passages} and {question}, once each, in this order. `stops` are strings that end the
-    generated text (they are not part of it). Raises InputError if a field is missing or unknown.
+    generated text (they are not part of it). Raises InputError if a field is missing or unknown. Braces that are text
+    are written twice: {{ and }}.
 
     >>> Template(passage="<<{number}: {text}>>\\n", prompt="{passages}Q: {question}").delimiters
     ('<<', '>>')
@@ -48,8 +61,43 @@ class Template:
             raise InputError("A prompt template has {passages} and {question} once each.")
         if self.prompt.index("{passages}") > self.prompt.index("{question}"):
             raise InputError("A prompt template has {passages} before {question}; put the question last.")
-        if len(self.delimiters) < 2:
+        parts = [(literal.strip(), field) for literal, field, *_ in Formatter().parse(self.passage)]
+        first = next(i for i, (_, field) in enumerate(parts) if field == "text")
+        last = max(i for i, (_, field) in enumerate(parts) if field == "text")
+        if not all(any(len(text) > 1 for text, _ in side) for side in (parts[: first + 1], parts[last + 1 :])):
             raise InputError(f"The passage template {self.passage!r} has to delimit {{text}} before and after it.")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Template:
+        """The template of a TOML file with the keys `passage`, `prompt` and, if wanted, `stops`.
+
+            passage = '''
+            <passage {number}>
+            {text}
+            </passage {number}>
+            '''
+            prompt = "Answer from the passages.\\n{passages}\\nQuestion: {question}"
+            stops = ["\\nQuestion:"]
+
+        Raises InputError if the file cannot be read, has other keys, or is no template.
+        """
+        try:
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"The template {os.fspath(path)!r} cannot be read as a TOML file: {error}") from None
+        stops = values.pop("stops", [])
+        texts = {name: value for name, value in values.items() if isinstance(value, str)}
+        if not texts.keys() == values.keys() == {"passage", "prompt"} or not _are_texts(stops):
+            raise InputError(
+                f"The template {os.fspath(path)!r} needs the keys passage and prompt, which are strings, and may have "
+                f"stops, a list of strings that are not empty; it has {', '.join(values) or 'none'}."
+            )
+        return cls(**texts, stops=tuple(stops))
+
+    @classmethod
+    def of(cls, given: Template | str | os.PathLike[str]) -> Template:
+        """The template itself, or that of the file whose path is given."""
+        return given if isinstance(given, Template) else cls.load(given)
 
     @cached_property
     def delimiters(self) -> tuple[str, ...]:
@@ -66,6 +114,10 @@ class Template:
         before, after = self.prompt.split("{passages}")
         question = neutralise(question, self.delimiters)
         return before.format(), after.format(question=question)
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) and value for value in values)
 
 
 def _check_fields(name: str, template: str, wanted: set[str]) -> None:

@@ -124,12 +124,23 @@ class Answerer:
         if writer is not None:
             extract = None if self._extractor is None else self._extractor.read
             self._writing = Writing(
-                writer, extract=extract, threshold=self.threshold, strict=strict, encoder=self._encoder
+                writer,
+                extract=extract,
+                threshold=self.threshold,
+                strict=strict,
+                encoder=self._encoder,
+                text_of=self._text_of,
             )
 
     def _encoder(self) -> Encoder | None:
         """That of the index, if there is one."""
         return getattr(getattr(self.retriever, "index", None), "encoder", None)
+
+    def _text_of(self, id: str) -> str | None:
+        """The text of a document of the index, if there is one."""
+        get = getattr(getattr(self.retriever, "index", None), "get", None)
+        document = None if get is None else get(id)
+        return None if document is None else document.text
 
     @property
     def writer(self) -> GenerativeReader | None:

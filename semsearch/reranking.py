@@ -1,5 +1,6 @@
 """A second, closer look at the best passages: each gets a new score for the query, or they come in a new order.
 
+    Retriever(index, reranker="feedback")                          # stored vectors, no model: a few milliseconds
     Retriever(index, reranker=MaxSimReranker(index.encoder))       # the encoder's token vectors, no further model
     Retriever(index, reranker="cross-encoder/ms-marco-MiniLM-L6-v2")
     Retriever(index, reranker=MMR(index.encoder))                  # fewer hits that say the same
@@ -24,9 +25,19 @@ if TYPE_CHECKING:
     from semsearch.encoding import Encoder
     from semsearch.extraction import Reader
 
-__all__ = ["MMR", "CrossEncoderReranker", "MaxSimReranker", "ReaderReranker", "get_reranker", "merge_neighbours"]
+__all__ = [
+    "MMR",
+    "CrossEncoderReranker",
+    "FeedbackReranker",
+    "MaxSimReranker",
+    "ReaderReranker",
+    "get_reranker",
+    "merge_neighbours",
+]
 
+Float32: TypeAlias = NDArray[np.float32]
 Float64: TypeAlias = NDArray[np.float64]
+Surroundings: TypeAlias = Callable[[Sequence[Passage]], tuple[Float32, Float32]]
 
 # nDCG@10 with MaxSim over the best of the default (30 on the first two sets, 50 on the third), by its share, on samples
 # of scifact (70 questions), cosqa-dev (70) and medline-1033 (30). It helps with code, not everywhere:
@@ -37,14 +48,42 @@ Float64: TypeAlias = NDArray[np.float64]
 #   1     68.7  55.0  78.0
 MAXSIM_SHARE = 0.2
 READER_SHARE = 0.3  # not measured yet
-MMR_RELEVANCE = 0.7  # not measured yet
+# MMR over the best 100 of the default, on cranfield / cisi / medline-1033: nDCG@10, the mean cosine of two of the ten
+# hits, and from how many documents they are (examples/benchmarks/rerankers.py). Below 0.6 it costs more than it brings.
+#   relevance 1     47.8 / 45.5 / 79.8   0.61 / 0.57 / 0.55   8.7 / 9.6 / 8.5
+#   0.8             47.0 / 45.5 / 80.0   0.59 / 0.56 / 0.54   8.9 / 9.6 / 8.8
+#   0.7             46.4 / 45.8 / 79.4   0.58 / 0.55 / 0.53   9.0 / 9.6 / 9.0
+#   0.6             45.3 / 45.7 / 78.5   0.55 / 0.54 / 0.52   9.1 / 9.7 / 9.1
+#   0.5             42.2 / 43.2 / 74.7   0.49 / 0.50 / 0.45   9.3 / 9.7 / 9.4
+MMR_RELEVANCE = 0.7
+# What feedback adds to nDCG@10 of the default on medline-1033 / cisi / cranfield / scifact / cosqa-dev, by share and
+# feedback (examples/benchmarks/rerankers.py). It helps where many documents are right, and costs little elsewhere.
+# Chosen by the other four sets, the mean over the five would be +0.2.
+#   0.2, 0.1        +1.0 / +0.3 / +0.2 / -0.0 / -0.1
+#   0.4, 0          +0.5 / +0.5 / +0.4 / -0.1 / -0.1
+#   0.4, 0.1        +1.0 / +0.6 / +0.5 / -0.2 / -0.1
+#   0.4, 0.2        +1.0 / +0.0 / +0.6 / -0.2 / -0.1
+FEEDBACK_SHARE = 0.4
+FEEDBACK = 0.1
+FIRST = 3  # passages that the query is moved to
+UNKNOWN_SHARE = 0.5  # of a query that the encoder has no words for: from here on `retrieval` goes by keyword alone, too
 
 
-def get_reranker(name: str, encoder: Encoder, reader: Callable[[], Reader] | None = None) -> Any:
-    """A reranker by name: "maxsim", "mmr", "reader", or a cross-encoder that sentence-transformers knows.
+def get_reranker(
+    name: str,
+    encoder: Encoder,
+    reader: Callable[[], Reader] | None = None,
+    surroundings: Surroundings | None = None,
+) -> Any:
+    """A reranker by name: "feedback", "maxsim", "mmr", "reader", or a cross-encoder that sentence-transformers knows.
 
-    `encoder` is the index's; `reader` opens the reader that "reader" uses.
+    `encoder` is the index's; `reader` opens the reader that "reader" uses; `surroundings` gives the stored vectors of
+    passages and of what is around them, for "feedback".
     """
+    if name == "feedback":
+        if surroundings is None:
+            raise InputError("The reranker 'feedback' needs stored vectors: pass FeedbackReranker(encoder, vectors).")
+        return FeedbackReranker(encoder, surroundings)
     if name == "maxsim":
         return MaxSimReranker(encoder)
     if name == "mmr":
@@ -110,6 +149,54 @@ class ReaderReranker:
     def with_scores(self, query: str, passages: Sequence[Passage], scores: Sequence[float]) -> list[float]:
         """Mixed with the scores of the first search."""
         return _mixed(self(query, passages), scores, self._share)
+
+
+class FeedbackReranker:
+    """A passage is judged with those around it, by a query that knows what came first; only the query is encoded.
+
+    What is compared is the mean vector of a passage and of those before and after it in its document; the query is
+    moved towards the best three of these (pseudo-relevance feedback: Rocchio, "Relevance Feedback in Information
+    Retrieval", 1971). What the passage's cosine gains by that, in widths of the cosines, is added to the first search's
+    score, stretched to 0 … 1, with the weight `share`; `feedback` weighs the best three beside the query. So it leaves
+    the balance of meaning and keywords as it was, and the scores of a query that the encoder cannot read.
+
+    `surroundings(passages)` gives two arrays, (n, dimension) each: the passages' own vectors, and the mean vectors of
+    unit length; `Retriever(index, reranker="feedback")` takes them from the index.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        surroundings: Surroundings,
+        *,
+        share: float = FEEDBACK_SHARE,
+        feedback: float = FEEDBACK,
+    ) -> None:
+        self._encoder = encoder
+        self._surroundings = surroundings
+        self._share = _checked_share(share)
+        self._feedback = _checked_share(feedback)
+
+    def __call__(self, query: str, passages: Sequence[Passage]) -> list[float]:
+        """By the cosine of query and passage at first."""
+        if not passages:
+            return []
+        own, _ = self._surroundings(passages)
+        return self.with_scores(query, passages, (own @ self._encoder.encode([query], kind="query")[0]).tolist())
+
+    def with_scores(self, query: str, passages: Sequence[Passage], scores: Sequence[float]) -> list[float]:
+        """Added to the scores of the first search, best first."""
+        unknown_share = getattr(self._encoder, "unknown_share", None)
+        if not passages or (unknown_share is not None and unknown_share(query) >= UNKNOWN_SHARE):
+            return [float(score) for score in _stretched(scores)]
+        own, around = (np.asarray(rows, dtype=np.float64) for rows in self._surroundings(passages))
+        asked = np.asarray(self._encoder.encode([query], kind="query")[0], dtype=np.float64)
+        before = own @ asked
+        first = np.argsort(-np.asarray(scores), kind="stable")[:FIRST]
+        after = around @ (asked + self._feedback * around[first].mean(axis=0))
+        width = float(np.ptp(before))
+        gained = (after - before) / width if width > 0 else np.zeros_like(before)
+        return [float(score) for score in _stretched(scores) + self._share * gained]
 
 
 class MaxSimReranker:
@@ -194,7 +281,8 @@ def merge_neighbours(hits: Sequence[Hit], text_of: Callable[[str], str], *, gap:
 
     `text_of` gives the text of a document by its id, so that the merged passage is its exact slice:
     `merge_neighbours(hits, lambda id: index.get(id).text)`. Passages that overlap, or have at most `gap` characters
-    between them, are neighbours. The result has fewer hits; score, sources, page and metadata are the best one's.
+    between them, are neighbours if they are on one page. The result has fewer hits; score, sources and metadata are
+    the best one's.
     """
     places: dict[str, list[Hit]] = {}
     for hit in hits:
@@ -204,7 +292,7 @@ def merge_neighbours(hits: Sequence[Hit], text_of: Callable[[str], str], *, gap:
         run: list[Hit] = []
         end = 0
         for hit in sorted(group, key=lambda hit: hit.passage.start):
-            if run and hit.passage.start > end + gap:
+            if run and (hit.passage.start > end + gap or hit.passage.page != run[-1].passage.page):
                 merged.append(_joined(run, id, text_of))
                 run = []
             end = max(end, hit.passage.end) if run else hit.passage.end

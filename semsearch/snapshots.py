@@ -17,6 +17,8 @@ from semsearch.tables import View
 
 __all__ = ["Snapshot"]
 
+BLOCK = 500  # ids in one query
+
 
 class Snapshot:
     """One generation of an index, while it is searched. Made by `Index.snapshot`."""
@@ -61,6 +63,31 @@ class Snapshot:
         """The BM25 share of each term of the query in a passage."""
         terms = self._analyzer.query(query)
         return self._legs.ask_lexical(self._view, lambda leg: leg.explain(terms, passage))
+
+    def surroundings(self, ids: Sequence[int], dimension: int) -> tuple[np.ndarray, np.ndarray]:
+        """The vectors of passages, and the means of each and those before and after it in its document.
+
+        Both are (n, dimension) float32; the means have unit length. A passage without a vector has zeros in both.
+        """
+        owners = self._owners(sorted({id + step for id in ids for step in (-1, 0, 1)}))
+        vectors = self._view.vectors_of(list(owners))
+        own, around = (np.zeros((len(ids), dimension), np.float32) for _ in range(2))
+        for row, id in enumerate(ids):
+            if id in vectors:
+                mates = [id + step for step in (-1, 0, 1) if owners.get(id + step) == owners[id]]
+                total = np.sum([vectors[mate] for mate in mates if mate in vectors], axis=0)
+                own[row] = vectors[id]
+                around[row] = total / (np.linalg.norm(total) or 1.0)
+        return own, around
+
+    def _owners(self, ids: Sequence[int]) -> dict[int, int]:
+        """The key of the document of each passage that there is."""
+        found: dict[int, int] = {}
+        for first in range(0, len(ids), BLOCK):
+            part = ids[first : first + BLOCK]
+            sql = f"SELECT id, document FROM passages WHERE id IN ({', '.join('?' * len(part))})"
+            found.update(self._view.connection.execute(sql, part))
+        return found
 
     def passages(self, ids: Sequence[int]) -> dict[int, Passage]:
         """The passages with these ids."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias
@@ -10,6 +11,7 @@ from semsearch.citing import AnswerStream
 from semsearch.errors import ModelError
 from semsearch.generation import GenerativeReader
 from semsearch.records import Answer, Hit
+from semsearch.reranking import merge_neighbours
 from semsearch.routing import CheckedStream, Stream, WholeAnswer, fall_back, kept, needs_writing
 
 if TYPE_CHECKING:
@@ -26,7 +28,8 @@ class Writing:
 
     `extract` finds the span that `mode="auto"` looks at first, None: everything is written. An answer that scores below
     `threshold` is not found; with `strict` it has supported sentences only. `encoder` gives the judge its encoder, or
-    None for the one that ships, and is called when the first text is checked.
+    None for the one that ships, and is called when the first text is checked. `text_of` gives the text of a document by
+    its id, None if there is none (any more): with it, hits that follow one another in a document are read as one.
     """
 
     def __init__(
@@ -37,15 +40,17 @@ class Writing:
         threshold: float | None = None,
         strict: bool = False,
         encoder: Callable[[], Encoder | None] = lambda: None,
+        text_of: Callable[[str], str | None] = lambda id: None,
     ) -> None:
         self._reader, self._extract, self._threshold = reader, extract, threshold
-        self._strict, self._encoder = strict, encoder
+        self._strict, self._encoder, self._text_of = strict, encoder, text_of
 
     def stream(self, question: str, hits: Sequence[Hit]) -> Stream:
         """The answer as it comes, or the span if that is enough."""
         extracted = self._extract(question, hits) if self._extract is not None else None
         if extracted is not None and not needs_writing(question, extracted):
             return WholeAnswer(extracted)
+        hits = self._joined(hits)
         pieces = self._reader.stream(question, [hit.passage for hit in hits])
         return self._checked(question, hits, pieces, extracted)
 
@@ -58,10 +63,23 @@ class Writing:
         spans = [self._extract(*pair) if self._extract is not None else None for pair in pairs]
         asked = [i for i, span in enumerate(spans) if span is None or needs_writing(questions[i], span)]
         answers = {i: span for i, span in enumerate(spans) if span is not None}
-        texts = generate([questions[i] for i in asked], [[hit.passage for hit in found[i]] for i in asked])
+        joined = {i: self._joined(found[i]) for i in asked}
+        texts = generate([questions[i] for i in asked], [[hit.passage for hit in joined[i]] for i in asked])
         for i, text in zip(asked, texts, strict=True):
-            answers[i] = self._checked(questions[i], found[i], [text], spans[i]).answer
+            answers[i] = self._checked(questions[i], joined[i], [text], spans[i]).answer
         return [answers[i] for i in range(len(questions))]
+
+    def _joined(self, hits: Sequence[Hit]) -> Sequence[Hit]:
+        """The hits, neighbours as one; as they are where a document is gone or has changed since the search."""
+        several = {id for id, count in Counter(hit.passage.document_id for hit in hits).items() if count > 1}
+        texts = {id: self._text_of(id) for id in several}
+        for hit in hits:
+            passage = hit.passage
+            if passage.document_id in several:
+                text = texts[passage.document_id]
+                if text is None or text[passage.start : passage.end] != passage.text:
+                    return hits
+        return merge_neighbours(hits, lambda id: texts[id] or "")
 
     def _checked(self, question: str, hits: Sequence[Hit], pieces: Iterable[str], extracted: Answer | None) -> Stream:
         context = getattr(self._reader, "context", None)

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semsearch.errors import InputError
@@ -133,6 +133,7 @@ LEG = st.dictionaries(st.integers(0, 30), st.floats(-5, 5), max_size=12).map(
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
+@settings(deadline=None)
 @given(legs=st.tuples(LEG, LEG, LEG), k=st.integers(1, 40))
 def test_order_of_legs_and_k_do_not_matter(fusion: Any, legs: tuple[Any, Any, Any], k: int) -> None:
     named = dict(zip("abc", legs, strict=True))

@@ -935,5 +935,6 @@ def test_documents_can_be_filtered_and_those_without_passages_count(tmp_path: Pa
     with semsearch.Index(tmp_path / "index", encoder=WordEncoder()) as index:
         index.add({"id": str(n), "text": "" if n == 4 else f"text {n}", "metadata": {"n": n}} for n in range(150))
         assert [document.id for document in index.documents({"n": {"$gte": 3, "$lt": 6}})] == ["3", "4", "5"]
-        assert [document.id for document in index.documents({"n": {"$ne": 7}})] == [str(n) for n in range(150) if n != 7]
+        others = [str(n) for n in range(150) if n != 7]
+        assert [document.id for document in index.documents({"n": {"$ne": 7}})] == others
         assert len(list(index.documents())) == 150

@@ -421,6 +421,35 @@ def test_an_answer_tells_what_its_reader_was_shown():
     assert Answerer(Found(HITS), Echo()).answer("how much?").context is None
 
 
+class Library:
+    """An index of the user's own, as far as an answerer looks at it."""
+
+    def __init__(self, **texts):
+        self.texts = texts
+
+    def get(self, id):
+        return Document(id, self.texts[id]) if id in self.texts else None
+
+
+def test_neighbours_on_a_page_are_read_as_one_unless_the_document_has_changed():
+    class Shown(Batching):
+        def stream(self, question, passages):
+            self.passages = list(passages)
+            yield "A late book costs 20 cents a day."
+
+    for library, expected in [
+        (Library(**{DOCUMENT.id: DOCUMENT.text}), [(6, 64), (65, 73)]),  # the third is on another page
+        (Library(**{DOCUMENT.id: "changed " + DOCUMENT.text}), [(40, 64), (6, 39), (65, 73)]),
+        (Library(), [(40, 64), (6, 39), (65, 73)]),
+    ]:
+        retriever, reader = Found(HITS), Shown()
+        retriever.index = library
+        answer = Answerer(retriever, reader).answer("What does a late book cost?")
+        assert [(each.start, each.end) for each in reader.passages] == expected
+        cited = answer.citations[0]
+        assert DOCUMENT.text[cited.start : cited.end] == "A late book costs 20 cents a day."
+
+
 def test_several_questions_are_written_together():
     writer = Batching("A late book costs 20 cents a day.")
     answers = Answerer(Found(HITS), writer).answer(["how much?", "what for?"], k=2)

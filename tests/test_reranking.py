@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from tiny_bert import LENGTH, WORDS
 from toy import WordEncoder
 
+from semsearch import Index, Retriever
 from semsearch.encoding import get_encoder
 from semsearch.errors import InputError, ModelError
 from semsearch.extraction import OnnxReader, Span
@@ -17,6 +20,7 @@ from semsearch.records import Hit, Passage
 from semsearch.reranking import (
     MMR,
     CrossEncoderReranker,
+    FeedbackReranker,
     MaxSimReranker,
     ReaderReranker,
     get_reranker,
@@ -113,6 +117,87 @@ def test_the_shipped_encoder_prefers_the_passage_that_matches() -> None:
     assert reranker("late fees", passages(texts[0])) == [scores[0]]  # not by what stands beside it
 
 
+class Right:
+    """Every query points to the right; words of another script are unknown."""
+
+    name, dimension = "right", 2
+
+    def encode(self, texts: Sequence[str], *, kind: str = "passage") -> np.ndarray:
+        assert kind == "query"
+        return np.tile(np.array([1, 0], np.float32), (len(texts), 1))
+
+    def unknown_share(self, text: str) -> float:
+        return 0.0 if text.isascii() else 1.0
+
+
+def surroundings(given: Sequence[Passage]) -> tuple[np.ndarray, np.ndarray]:
+    own = np.array([[1, 0], [0.6, 0.8], [0, 1]], np.float32)
+    around = np.array([[0.8, 0.6], [0.6, 0.8], [0, 1]], np.float32)
+    return own[: len(given)], around[: len(given)]
+
+
+def test_feedback_by_hand() -> None:
+    reranker = FeedbackReranker(Right(), surroundings, share=0.5, feedback=0.5)
+    # The query moves to (1, 0) + 0.5 · (1.4, 2.4) / 3 = (1.2333, 0.4), where the cosines are 1.2267, 1.06 and 0.4;
+    # they were 1, 0.6 and 0. Half of the gains are added to 1, 0.5 and 0.
+    found = reranker.with_scores("q", passages("a", "b", "c"), [3.0, 2.0, 1.0])
+    assert found == pytest.approx([1.113333, 0.73, 0.2], abs=1e-6)
+    assert reranker("q", passages("a", "b", "c")) == pytest.approx([1.113333, 0.83, 0.2], abs=1e-6)
+    # Without feedback only the surroundings count: the first passage's are farther from the query than itself.
+    alone = FeedbackReranker(Right(), surroundings, share=0.5, feedback=0)
+    assert alone.with_scores("q", passages("a", "b", "c"), [3, 2, 1]) == pytest.approx([0.9, 0.5, 0.0])
+
+
+def test_feedback_comes_from_the_best_three() -> None:
+    own = np.array([[1, 0]] * 3 + [[0, 1]] * 2, np.float32)
+    reranker = FeedbackReranker(Right(), lambda given: (own, own), share=1, feedback=1)
+    assert reranker.with_scores("q", passages(*"abcde"), [5, 4, 3, 2, 1]) == pytest.approx([2, 1.75, 1.5, 0.25, 0])
+    # Ranked the other way round, two of the best three point upwards: (1, 0) + (1/3, 2/3).
+    found = reranker.with_scores("q", passages(*"abcde"), [1, 2, 3, 4, 5])
+    assert found == pytest.approx([1 / 3, 0.25 + 1 / 3, 0.5 + 1 / 3, 0.75 + 2 / 3, 1 + 2 / 3])
+
+
+def test_feedback_leaves_alone_what_it_cannot_judge() -> None:
+    reranker = FeedbackReranker(Right(), surroundings)
+    assert reranker("q", []) == reranker.with_scores("q", [], []) == []
+    assert reranker.with_scores("図書館", passages("a", "b", "c"), [3, 2, 1]) == [1.0, 0.5, 0.0]
+    nothing = FeedbackReranker(Right(), lambda given: (np.zeros((2, 2), np.float32),) * 2)
+    assert nothing.with_scores("q", passages("a", "b"), [2, 1]) == [1.0, 0.0]
+    with pytest.raises(InputError, match="stored vectors"):
+        get_reranker("feedback", Right())
+
+
+def test_feedback_takes_its_vectors_from_the_index(tmp_path: Path) -> None:
+    story = "\n\n".join(f"{word} " * 200 for word in ("late", "fee", "book"))
+    with Index(tmp_path / "index", encoder=WordEncoder()) as index:
+        index.add([("short", "late fee"), ("long", story), ("other", "fee fee book")])
+        hits = Retriever(index, reranker="feedback").search("late fee", k=100)
+        first = Retriever(index).search("late fee", k=100)
+        stored = {hit.passage.id: index.encoder.encode([hit.passage.text])[0] for hit in first}
+        ids = sorted(stored)
+        with index.snapshot() as snapshot:
+            own, around = snapshot.surroundings([*ids, 999], WordEncoder.dimension)
+        expected = FeedbackReranker(index.encoder, lambda _: index_order(first, ids, own, around))
+        scores = expected.with_scores("late fee", [hit.passage for hit in first], [hit.score for hit in first])
+    places = {hit.passage.id: hit.passage.document_id for hit in first}
+    assert sum(document == "long" for document in places.values()) > 2
+    for row, id in enumerate(ids):
+        assert own[row] == pytest.approx(stored[id])
+        mates = [stored[near] for near in (id - 1, id, id + 1) if places.get(near) == places[id]]
+        assert around[row] == pytest.approx(np.sum(mates, axis=0) / np.linalg.norm(np.sum(mates, axis=0)), abs=1e-6)
+    assert not own[-1].any()
+    assert not around[-1].any()
+    assert {hit.passage.id: hit.score for hit in hits} == pytest.approx(
+        {hit.passage.id: score for hit, score in zip(first, scores, strict=True)}
+    )
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
+def index_order(hits: Sequence[Hit], ids: list[int], *rows: np.ndarray) -> Any:
+    """Rows in the order of hits."""
+    return tuple(each[[ids.index(hit.passage.id) for hit in hits]] for each in rows)
+
+
 def test_mmr_by_hand() -> None:
     # Rows: two alike, one at a right angle. Relevance stretched: 1, 0.9, 0 → worth 0.5, 0.45, 0.
     rows = np.array([[1, 0], [1, 0], [0, 1]], np.float32)
@@ -153,6 +238,68 @@ def test_by_name(tmp_path: Any) -> None:
     assert isinstance(get_reranker("reader", encoder, lambda: OneReader({})), ReaderReranker)
     with pytest.raises(InputError, match="ReaderReranker"):
         get_reranker("reader", encoder)
+
+
+@pytest.fixture(scope="module")
+def cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tiny_cross_encoder(tmp_path_factory.mktemp("models") / "one", 1))
+
+
+def tiny_cross_encoder(folder: Path, labels: int) -> Path:
+    """A cross-encoder with random weights, as sentence-transformers saves one."""
+    import torch
+    from sentence_transformers import CrossEncoder
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizer
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    config = BertConfig(
+        vocab_size=len(WORDS), max_position_embeddings=LENGTH, initializer_range=0.2, num_labels=labels, **shape
+    )
+    BertForSequenceClassification(config).save_pretrained(folder / "source")
+    tokenizer = BertTokenizer(vocab={word: id for id, word in enumerate(WORDS)}, model_max_length=LENGTH)
+    tokenizer.save_pretrained(folder / "source")
+    CrossEncoder(str(folder / "source"), device="cpu").save_pretrained(str(folder / "tiny"))
+    return folder / "tiny"
+
+
+ROWS = ["late fees are charged", "library", "a late fee", "when", "fees when late"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_cross_encoder_ranks_by_its_name_as_it_does_by_itself(tmp_path: Path, cross_encoder: str) -> None:
+    from sentence_transformers import CrossEncoder
+
+    with Index(tmp_path / "index", encoder=WordEncoder()) as index:
+        index.add([(f"d{n}", text) for n, text in enumerate(ROWS)])
+        hits = Retriever(index, reranker=cross_encoder).search("late fee", k=3)
+        first = Retriever(index).search("late fee", k=100)
+    pairs = [("late fee", hit.passage.text) for hit in first]
+    expected = CrossEncoder(cross_encoder, device="cpu").predict(pairs, show_progress_bar=False)
+    order = np.argsort(-expected, kind="stable")[:3]
+    assert [hit.passage.id for hit in hits] == [first[int(place)].passage.id for place in order]
+    assert [hit.score for hit in hits] == pytest.approx(expected[order].tolist(), abs=1e-6)
+    assert [hit.sources["rerank"] for hit in hits] == [(hit.rank, hit.score) for hit in hits]
+    assert len({hit.score for hit in hits}) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_cross_encoder_reads_title_and_heading_and_takes_no_passages(cross_encoder: str) -> None:
+    reranker = CrossEncoderReranker(cross_encoder)
+    assert reranker.name == cross_encoder
+    assert reranker("late fee", []) == []
+    with_title = reranker("late fee", passages("library", title="late", heading="fees"))
+    assert with_title == pytest.approx(reranker("late fee", passages("late\nfees\nlibrary")))
+    assert with_title != pytest.approx(reranker("late fee", passages("library")))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_model_with_several_scores_for_a_pair_is_no_reranker(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="gives 3 scores for a pair"):
+        CrossEncoderReranker(str(tiny_cross_encoder(tmp_path, 3)))
 
 
 def test_a_cross_encoder_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

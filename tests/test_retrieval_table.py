@@ -1,4 +1,4 @@
-"""The table of pipelines in examples/benchmarks/retrieval.py, on a town of eight documents."""
+"""The tables of pipelines in examples/benchmarks/retrieval.py and ranking.py, on a town of eight documents."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from toy import WordEncoder
 
 BENCHMARKS = Path(__file__).parents[1] / "examples" / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
+import ranking  # noqa: E402
+import rerankers  # noqa: E402
 import retrieval  # noqa: E402
 
 from semsearch import Index  # noqa: E402
@@ -52,3 +54,23 @@ def test_an_index_is_kept_for_the_next_run(town: Dataset, tmp_path: Path) -> Non
     assert (tmp_path / "index-town" / "index.db").is_file()
     with retrieval._indexed(town, None) as index:
         assert len(index) == 8
+
+
+def test_legs_fusions_and_rerankers_are_measured_on_the_same_questions(town: Dataset, tmp_path: Path) -> None:
+    folder, work = tmp_path / "town", tmp_path / "work"
+    row = ranking.study(folder, work, 100, {"feedback": 5})
+    assert set(row["systems"]) == {"lexical", "dense", "rrf", "hybrid", "tuned", "feedback"}
+    assert row["systems"]["lexical"] == {
+        "questions": 8, "ndcg@10": 1.0, "recall@100": 1.0, "to better leg": 0.0, "p": 1.0, "to hybrid": 0.0, "ms": None
+    }  # fmt: skip
+    assert row["systems"]["feedback"]["questions"] == 5
+    assert row["systems"]["feedback"]["ms"] > 0
+    assert row == ranking.study(folder, work, 100, {"feedback": 5})  # from what was kept
+
+    asked = list(rerankers.questions(folder, work, 100))
+    found = rerankers.feedback(asked)
+    assert found["default"] == 100 * row["systems"]["hybrid"]["ndcg@10"] == 100.0
+    assert rerankers.diversity(asked)["1.0"]["documents"] == 8  # of eight hits
+    assert rerankers.read(asked, 3, lambda query, passages: [-n for n, _ in enumerate(passages)])["1.0"] == 100.0
+    backwards = rerankers.read(asked, 3, lambda query, passages: list(range(len(passages))))
+    assert backwards["0.0"] == 100.0 > backwards["1.0"] == 50.0  # the right one is third: 1 / log2(4)

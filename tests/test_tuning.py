@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from semsearch import Index, Retriever
 from semsearch.errors import CorruptIndexError, InputError
 from semsearch.fusion import Ranking, absolute
 from semsearch.tuning import DEFAULT, Case, candidates, judged_queries, learned, score, tune
@@ -123,3 +130,67 @@ def test_judged_queries() -> None:
     assert found == [("late fees", {"a.md": 1}), ("both", {"a.md": 1, "b.md": 1})]
     assert judged_queries([{"question": "q", "documents": ["x", "y"]}], {"y"}.__contains__) == [("q", {"x": 1, "y": 1})]
     assert judged_queries([{"question": "q", "documents": ["x"]}], lambda id: False) == []
+
+
+# -- through an index --------------------------------------------------------------------------------------------------
+
+
+class Contrary:
+    """Has an axis for each number in a text, and takes the number of a question for the next one."""
+
+    name, dimension = "contrary", 16
+
+    def encode(self, texts: Sequence[str], *, kind: str = "passage") -> np.ndarray:
+        numbers = [int(text.split()[-1]) + (kind == "query") for text in texts]
+        return np.eye(self.dimension, dtype=np.float32)[[number % self.dimension for number in numbers]]
+
+
+JUDGED = [(f"Who has room {number}", f"d{number}") for number in range(12)]
+CHILD = """
+import json, sys
+from test_tuning import Contrary, Index
+with Index(sys.argv[1], encoder=Contrary()) as index:
+    hits = index.search("Who has room 13")
+    print(json.dumps([index.info()["fusion"], [[hit.passage.document_id, hit.score] for hit in hits]]))
+"""
+
+
+def in_a_new_process(folder: Path) -> Any:
+    command = [sys.executable, "-c", CHILD, str(folder)]
+    found = subprocess.run(command, cwd=Path(__file__).parent, check=True, capture_output=True, text=True)
+    return json.loads(found.stdout)
+
+
+def test_what_was_learned_is_stored_with_the_index_and_used_by_the_next_process(tmp_path: Path) -> None:
+    with Index(tmp_path / "index", encoder=Contrary()) as index:
+        index.add([(f"d{number}", f"room {number}") for number in range(16)])
+        retriever = Retriever(index)
+        assert index.info()["fusion"] == DEFAULT.to_dict() | {"learned": False}
+        assert retriever.search("Who has room 13")[0].passage.document_id == "d14"  # the encoder has its way
+
+        tried = retriever.tune(JUDGED, save=False)
+        assert not tried.kept_default
+        assert index.info()["fusion"]["learned"] is False
+        report = retriever.tune(JUDGED)
+        assert report == tried
+        assert report.choice.dense < DEFAULT.dense
+        assert report.scores["lexical"] == report.scores["tuned"] == 1.0 > report.scores["default"]
+        assert index.info()["fusion"] == report.choice.to_dict() | {"learned": True}
+
+        hits = retriever.search("Who has room 13")  # one that was opened before
+        assert hits[0].passage.document_id == "d13"
+        expected = Retriever(index, fusion=report.choice.function()).search("Who has room 13")
+        assert hits == expected
+        assert Retriever(index, fusion=absolute).search("Who has room 13")[0].passage.document_id == "d14"
+    stored, found = in_a_new_process(tmp_path / "index")
+    assert stored == report.choice.to_dict() | {"learned": True}
+    assert found == [[hit.passage.document_id, hit.score] for hit in expected]
+
+
+def test_only_hybrid_search_is_tuned(tmp_path: Path) -> None:
+    with Index(tmp_path / "index", encoder=Contrary()) as index:
+        index.add([("d1", "room 1")])
+        with pytest.raises(InputError, match="one leg"):
+            Retriever(index, mode="lexical").tune(JUDGED)
+        with pytest.raises(InputError, match="1 judged queries are too few"):
+            Retriever(index).tune(JUDGED)

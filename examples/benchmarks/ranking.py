@@ -1,7 +1,7 @@
 """How hybrid search ranks, beside its legs: fusions, tuning, reranking.
 
     python examples/benchmarks/ranking.py --work /tmp/work                # all six sets; encoding takes longest
-    python examples/benchmarks/ranking.py --set scifact cranfield --rerank 70
+    python examples/benchmarks/ranking.py --work /tmp/work --set scifact cranfield --rerank 70
 
 Each set is a folder in BEIR's layout under --data. It is indexed in --work and asked once; the rankings of both legs
 are kept there as a run file, so that the next run takes seconds. From the run files come nDCG@10 and recall@100 of
@@ -10,7 +10,8 @@ are kept there as a run file, so that the next run takes seconds. From the run f
 - rrf: the usual fusion, for comparison;
 - hybrid: the default;
 - tuned: `Retriever.tune`, where each question is scored by what the questions of the other folds chose;
-- maxsim: the default, its best passages (--depth) read again by `MaxSimReranker`, for the first --rerank questions.
+- feedback: the default, reranked by `FeedbackReranker`, which looks at stored vectors only;
+- maxsim, reader: the default, reranked by these, for the first --rerank questions; they read 100 passages a question.
 
 Differences of nDCG@10 to the better leg are tested by paired randomisation. The legs hand over their best 100 passages
 for nDCG, as in a search for ten; 400 for recall.
@@ -20,18 +21,19 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Sequence
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from common import machine, options, write
 
-from semsearch import Index
+from semsearch import Index, Retriever
 from semsearch.datasets import read_dataset
 from semsearch.fusion import Ranking, Scores, absolute, rrf
 from semsearch.metrics import randomisation_test, score_ranking
-from semsearch.reranking import MaxSimReranker
 from semsearch.retrieval import DEPTH
 from semsearch.tuning import Case, tune
 
@@ -82,32 +84,30 @@ def measured(case: Case, fusion: Callable[..., Ranking], k: int, metric: str) ->
     return score_ranking(documents[:k], case.judged, k=k)[f"{metric}@{k}"]
 
 
-def reranked(folder: Path, work: Path, cases: Sequence[Case], texts: Sequence[str], depth: int) -> list[float]:
-    """nDCG@10 with the best `depth` passages of the default in MaxSim's order; scores are kept in --work."""
-    path = work / folder.name / "maxsim.json"
-    known: dict[str, dict[str, float]] = json.loads(path.read_text()) if path.is_file() else {}
-    scores = []
+def reranked(
+    folder: Path, work: Path, name: str, cases: Sequence[Case], texts: Sequence[str]
+) -> tuple[list[float], float]:
+    """nDCG@10 with a reranker after the default, and the median time of a search in ms; both are kept in --work."""
+    path = work / folder.name / f"{name}.json"
+    known: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     with Index(work / folder.name / "index") as index:
-        reranker = MaxSimReranker(index.encoder)
-        for case, text in zip(cases, texts, strict=True):
-            best = absolute(case.rankings, k=depth)
-            own = known.setdefault(text, {})
-            missing = [id for id, _ in best if str(id) not in own]
-            if missing:
-                with index.snapshot() as snapshot:
-                    passages = snapshot.passages(missing)
-                values = reranker(text, [passages[id] for id in missing])
-                own |= {str(id): value for id, value in zip(missing, values, strict=True)}
-            mixed = reranker.mixed([own[str(id)] for id, _ in best], [score for _, score in best])
-            order = sorted(range(len(best)), key=lambda i: (-mixed[i], i))
-            documents = list(dict.fromkeys(case.documents[best[i][0]] for i in order))
-            scores.append(score_ranking(documents[:10], case.judged, k=10)["ndcg@10"])
+        retriever = Retriever(index, fusion=absolute, reranker=name)
+        for text in texts:
+            if text not in known:
+                start = time.perf_counter()
+                hits = retriever.search(text, k=DEPTH)
+                milliseconds = 1000 * (time.perf_counter() - start)
+                documents = list(dict.fromkeys(hit.passage.document_id for hit in hits))[:10]
+                known[text] = {"documents": documents, "ms": round(milliseconds, 2)}
     path.write_text(json.dumps(known))
-    return scores
+    rows = [score_ranking(known[text]["documents"], case.judged, k=10) for case, text in zip(cases, texts, strict=True)]
+    return [row["ndcg@10"] for row in rows], statistics.median(known[text]["ms"] for text in texts)
 
 
-def study(folder: Path, work: Path, questions: int, rerank: int, depth: int) -> dict[str, Any]:
-    """All systems on one set, as JSON values."""
+def study(
+    folder: Path, work: Path, questions: int, rerank: Mapping[str, int], weights: Sequence[float] = ()
+) -> dict[str, Any]:
+    """All systems on one set, as JSON values; `weights` are others of "dense" to try with the default."""
     run = run_file(folder, work, questions)
     documents = {int(id): document for id, document in run["documents"].items()}
     cases, deep = (
@@ -118,15 +118,17 @@ def study(folder: Path, work: Path, questions: int, rerank: int, depth: int) -> 
         "dense": partial(one_leg, leg="dense"),
         "rrf": rrf,
         "hybrid": absolute,
+        **{f"dense {each}": partial(absolute, weights={"dense": each, "lexical": 1}) for each in weights},
     }
     at10 = {name: [measured(case, fusion, 10, "ndcg") for case in cases] for name, fusion in systems.items()}
     at100 = {name: mean([measured(case, fusion, 100, "recall") for case in deep]) for name, fusion in systems.items()}
     tuning = tune(cases)
     at10["tuned"] = list(tuning.held_out)
     at100["tuned"] = mean([measured(case, tuning.choice.function(), 100, "recall") for case in deep])
-    if rerank:
-        texts = [row["question"] for row in run["cases"]]
-        at10["maxsim"] = reranked(folder, work, cases[:rerank], texts[:rerank], depth)
+    texts = [row["question"] for row in run["cases"]]
+    took = {}
+    for name, count in rerank.items():
+        at10[name], took[name] = reranked(folder, work, name, cases[:count], texts[:count])
     leg = max(("lexical", "dense"), key=lambda name: mean(at10[name]))
     rows = {}
     for name, scores in at10.items():
@@ -138,6 +140,7 @@ def study(folder: Path, work: Path, questions: int, rerank: int, depth: int) -> 
             "to better leg": round(mean(scores) - mean(beside), 4),
             "p": round(randomisation_test(scores, beside), 4),
             "to hybrid": round(mean(scores) - mean(at10["hybrid"][: len(scores)]), 4),
+            "ms": took.get(name),
         }
     return {"set": folder.name, "better leg": leg, "choice": str(tuning.choice), "systems": rows}
 
@@ -165,15 +168,17 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", default=list(SETS), metavar="SET", help="folders under --data")
     parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="indexes and run files are kept here")
     parser.add_argument("--questions", type=int, default=1000, metavar="N", help="at most N questions a set")
-    parser.add_argument("--rerank", type=int, default=0, metavar="N", help="rerank for the first N questions; slow")
-    parser.add_argument("--depth", type=int, default=DEPTH, metavar="N", help="how many passages are reranked")
+    parser.add_argument("--rerank", type=int, default=0, metavar="N", help="maxsim, reader: N questions a set; slow")
+    parser.add_argument("--weights", nargs="+", type=float, default=[], metavar="W", help="other weights of dense")
     args = parser.parse_args()
     results = []
     for name in args.set:
         folder = args.data / name
         if not folder.is_dir():
             raise SystemExit(f"There is no folder {folder}. Name the folder that holds the sets: --data DIR.")
-        results.append(study(folder, args.work, args.questions, args.rerank, args.depth))
+        counts = {"feedback": args.questions} | dict.fromkeys(("maxsim", "reader"), args.rerank)
+        rerank = {reranker: count for reranker, count in counts.items() if count}
+        results.append(study(folder, args.work, args.questions, rerank, args.weights))
         show(results[-1])
     gains: dict[str, list[float]] = {}
     for result in results:
@@ -183,7 +188,7 @@ def main() -> None:
     print(
         "\nto the better leg: " + ", ".join(f"{n} {v['mean']:+.4f} (least {v['least']:+.4f})" for n, v in means.items())
     )
-    asked = {"questions": args.questions, "rerank": args.rerank, "depth": args.depth}
+    asked = {"questions": args.questions, "rerank": args.rerank}
     result = {"asked": asked, "sets": results, "to better leg": means, "machine": machine()}
     write(args.results / "ranking.json", result)
 

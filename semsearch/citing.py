@@ -1,0 +1,139 @@
+"""A generated text becomes an `Answer`: its sentences checked, its citations exact, its links those of the sources.
+
+    stream = AnswerStream(reader.stream(question, [hit.passage for hit in hits]), hits, question)
+    for piece in stream:
+        print(piece, end="", flush=True)
+    print(stream.answer.citations)
+
+Which sentences are supported is decided by `semsearch.grounding`, with a judge (`semsearch.judging`) where words alone
+do not settle it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+
+from semsearch.grounding import SupportJudge, cite, says_nothing, take_marks
+from semsearch.links import without_links
+from semsearch.records import Answer, Citation, Context, Hit, Sentence
+
+__all__ = ["AnswerStream"]
+
+
+class AnswerStream:
+    """A generated answer as it comes: iterate over its pieces of text, then ask for `answer`.
+
+    `pieces` is what a generative reader yields and `hits` are the passages it was given, in the same order. The pieces
+    come as the reader wrote them, markers such as [1] included, but for links, images and tags that are not in the
+    passages (see `semsearch.links`); one that may be the beginning of such is kept back until that is clear. Closing
+    the stream stops the reader; `answer` then stands for what came until then.
+
+    `judge` decides about sentences that the words alone do not settle; None: they are not supported. With `strict` the
+    answer has its supported sentences only. `context` is what the reader was shown, and becomes `answer.context`.
+    """
+
+    def __init__(
+        self,
+        pieces: Iterable[str],
+        hits: Sequence[Hit],
+        question: str = "",
+        *,
+        judge: SupportJudge | None = None,
+        strict: bool = False,
+        context: Context | None = None,
+    ) -> None:
+        self._hits = tuple(hits)
+        self._sources = [hit.passage.text for hit in self._hits]
+        self._reader = iter(pieces)
+        self._pieces: Iterator[str] = without_links(self._reader, self._sources)
+        self._question, self._judge, self._strict, self._context = question, judge, strict, context
+        self._texts: list[str] = []
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        piece = next(self._pieces)
+        self._texts.append(piece)
+        return piece
+
+    def close(self) -> None:
+        """Stop generating."""
+        close = getattr(self._reader, "close", None)
+        if close is not None:
+            close()
+        self._pieces = iter(())
+
+    @property
+    def answer(self) -> Answer:
+        """The answer with its citations; takes what is still to come.
+
+        `score` is the mean over the sentences of the best support of each (0 for none), `hit` the best cited one, and
+        the text has no markers. If no sentence is supported the answer is not found, and the text that was generated
+        is in `alternatives[0]`, with its sentences.
+        """
+        return self._checked[0]
+
+    @property
+    def sentences(self) -> tuple[Sentence, ...]:
+        """The sentences of the answer's text (or of the alternative's, if it was not found), with their citations."""
+        return self._checked[1]
+
+    @cached_property
+    def _checked(self) -> tuple[Answer, tuple[Sentence, ...]]:
+        for _ in self:
+            pass
+        text, marks = take_marks("".join(self._texts).strip(), [hit.passage for hit in self._hits])
+        clean = "".join(without_links([text], self._sources)).strip()
+        if clean != text:  # a marker stood inside of a link, so the places of the others are no longer known
+            text, marks = clean, []
+        checked = tuple(cite(text, self._hits, question=self._question, marks=marks, judge=self._judge))
+        if self._strict and any(sentence.supported for sentence in checked):
+            text, checked = supported_only(text, checked)
+        return _answer(text, checked, self._hits, self._context), checked
+
+
+def supported_only(text: str, checked: Sequence[Sentence]) -> tuple[str, tuple[Sentence, ...]]:
+    """The text without its unsupported sentences, and the others at their new places.
+
+    Between two that are kept stands what stood before the second one.
+    """
+    parts: list[str] = []
+    kept: list[Sentence] = []
+    length = end_before = 0
+    for sentence in checked:
+        gap = text[end_before : sentence.start] if kept else ""
+        end_before = sentence.end
+        if sentence.supported:
+            start = length + len(gap)
+            length = start + len(sentence.text)
+            parts += [gap, sentence.text]
+            kept.append(Sentence(sentence.text, start, length, sentence.citations))
+    return "".join(parts), tuple(kept)
+
+
+def _answer(text: str, checked: tuple[Sentence, ...], hits: Sequence[Hit], context: Context | None) -> Answer:
+    citations = tuple(dict.fromkeys(citation for sentence in checked for citation in sentence.citations))
+    if not citations:
+        written = (Answer(text, 0.0, sentences=checked, context=context),) if text else ()
+        return Answer("", 0.0, alternatives=written, context=context)
+    supports = [
+        max((c.score for c in sentence.citations), default=0.0)
+        for sentence in checked
+        if sentence.supported or not says_nothing(sentence.text)
+    ]
+    best = max(citations, key=lambda citation: citation.score)
+    score = sum(supports) / len(supports)
+    hit = _hit_of(best, hits)
+    return Answer(text, score, hit=hit, citations=citations, sentences=checked, context=context)
+
+
+def _hit_of(citation: Citation, hits: Sequence[Hit]) -> Hit:
+    return next(
+        hit
+        for hit in hits
+        if hit.passage.document_id == citation.document_id
+        and hit.passage.start <= citation.start
+        and citation.end <= hit.passage.end
+    )
