@@ -104,7 +104,7 @@ class Citation:
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A sentence of a generated answer, `answer.text[start:end] == text`, and the places that support it, best first."""
+    """A sentence of a generated answer, `answer.text[start:end] == text`, and the places that support it."""
 
     text: str
     start: int
