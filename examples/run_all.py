@@ -22,6 +22,7 @@ SCRIPTS = [
     ["index_folder.py", "examples/documents"],  # again: nothing changed
     ["ask.py", "What does a DVD cost a day when it is late?"],
     ["handbook_questions.py"],
+    ["integrations.py"],
     ["generate_text.py", "--length", "12"],
     ["pictures.py"],
 ]

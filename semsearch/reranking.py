@@ -1,6 +1,6 @@
 """A second, closer look at the best passages: each gets a new score for the query, or they come in a new order.
 
-    Retriever(index, reranker="feedback")                          # stored vectors, no model: a few milliseconds
+    Retriever(index, reranker="feedback")                          # stored vectors, no model: about 10 ms
     Retriever(index, reranker=MaxSimReranker(index.encoder))       # the encoder's token vectors, no further model
     Retriever(index, reranker="cross-encoder/ms-marco-MiniLM-L6-v2")
     Retriever(index, reranker=MMR(index.encoder))                  # fewer hits that say the same
@@ -47,7 +47,15 @@ Surroundings: TypeAlias = Callable[[Sequence[Passage]], tuple[Float32, Float32]]
 #   0.5   71.9  58.6  80.3
 #   1     68.7  55.0  78.0
 MAXSIM_SHARE = 0.2
-READER_SHARE = 0.3  # not measured yet
+# nDCG@10 with the reader over the best 20 of the default, by its share, on 150 questions of openqa about articles that
+# its training left out; 0.5 against 0: p .07
+#   0     91.2
+#   0.2   92.0
+#   0.3   92.4
+#   0.5   93.0
+#   0.7   91.9
+#   1     85.5
+READER_SHARE = 0.5
 # MMR over the best 100 of the default, on cranfield / cisi / medline-1033: nDCG@10, the mean cosine of two of the ten
 # hits, and from how many documents they are (examples/benchmarks/rerankers.py). Below 0.6 it costs more than it brings.
 #   relevance 1     47.8 / 45.5 / 79.8   0.61 / 0.57 / 0.55   8.7 / 9.6 / 8.5

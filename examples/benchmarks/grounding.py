@@ -42,7 +42,7 @@ PACKAGES = ("semsearch", "numpy", "onnxruntime", "tokenizers")
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--copies", type=int, default=260, help="sentences copied from each set")
-    parser.add_argument("--questions", type=int, default=200, help="questions made statements of, from each set")
+    parser.add_argument("--questions", type=int, default=150, help="questions made statements of, from each set")
     parser.add_argument("--fit", action="store_true", help="the texts for choosing instead of those for measuring")
     chosen = parser.parse_args()
     made = for_choosing(chosen) if chosen.fit else for_measuring(chosen)
