@@ -62,7 +62,7 @@ class Package:
             self._zip = zipfile.ZipFile(io.BytesIO(data))
         except (zipfile.BadZipFile, NotImplementedError) as error:
             raise UnreadableError(f"damaged: not a zip file, as this format is ({error})") from None
-        self.parts = self._zip.infolist()
+        self.parts: list[zipfile.ZipInfo] = self._zip.infolist()
         size = sum(part.file_size for part in self.parts)
         if len(self.parts) > MAX_PARTS or size > MAX_UNPACKED:
             raise UnreadableError(

@@ -116,7 +116,8 @@ class ChatStream:
 
     def __init__(self, stream: Stream, chat: Chat, question: str, rewritten: str) -> None:
         self._stream, self._chat = stream, chat
-        self._question, self.rewritten = question, rewritten
+        self._question = question
+        self.rewritten = rewritten
         self._remembered = False
 
     def __iter__(self) -> Iterator[str]:

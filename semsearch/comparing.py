@@ -337,7 +337,7 @@ class SharedIndex:
     def __init__(self, index: Any) -> None:
         self._index = index
         self._known: dict[Any, tuple[Any, float]] = {}
-        self.spared = 0.0
+        self.spared: float = 0.0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._index, name)

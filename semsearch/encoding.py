@@ -246,11 +246,11 @@ class SentenceTransformerEncoder:
         self._model = load_sentence_transformer(name, device=device)
         self._pid = os.getpid()
         self._cut_off = _CutOff()
-        self.name = Path(name).name if _is_folder(Path(name).expanduser()) else name
+        self.name: str = Path(name).name if _is_folder(Path(name).expanduser()) else name
         dimension = self._model.get_embedding_dimension()
         if not dimension:
             raise ModelError(f"{name!r} does not say how wide its vectors are, so it cannot be used as an encoder.")
-        self.dimension = int(dimension)
+        self.dimension: int = int(dimension)
         length = getattr(self._model, "max_seq_length", None)
         self.max_tokens: int | None = int(length) if length and length < 1_000_000 else None
 

@@ -168,7 +168,7 @@ class Windows:
 
     def __init__(self, tokenizer: Tokenizer, *, window: int = WINDOW, stride: int = STRIDE) -> None:
         marks = tokenizer.num_special_tokens_to_add(True)
-        self.question_tokens = window // 2
+        self.question_tokens: int = window // 2
         room = window - self.question_tokens - marks
         if room < 2:
             raise ModelError(
@@ -281,7 +281,7 @@ class OnnxReader:
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
-        self.folder = SHIPPED if folder is None else Path(folder)
+        self.folder: Path = SHIPPED if folder is None else Path(folder)
         settings = read_settings(self.folder, "reader")
         try:
             self.name: str = settings["name"]
@@ -347,7 +347,7 @@ class TransformersReader:
         import torch
         from transformers import AutoConfig, AutoModelForQuestionAnswering, AutoTokenizer
 
-        self.name = str(name)
+        self.name: str = str(name)
         try:
             config = AutoConfig.from_pretrained(self.name, trust_remote_code=False)
             _check_head(self.name, config)

@@ -83,8 +83,8 @@ class _Reader(ABC):
         check_length("max_context_tokens", max_context_tokens)
         self.name = name
         self.max_new_tokens = max_new_tokens
-        self.template = template or self._default_template(tokenizer)
-        self.sampling = sampling or GREEDY
+        self.template: Template = template or self._default_template(tokenizer)
+        self.sampling: Sampling = sampling or GREEDY
         self._model, self._tokenizer = model, tokenizer
         self._last = LastPrompt() if keep_prompt else None
         self._before, self._after = added_tokens(tokenizer)

@@ -104,7 +104,7 @@ class Index(Corpus):
         if not isinstance(timeout, (int, float)) or not timeout >= 0:
             raise InputError(f"timeout is a number of seconds, not {timeout!r}.")
         get_lexical(lexical)  # raises for a name that is not known
-        self.path = _folder(location)
+        self.path: Path = _folder(location)
         self._lexical_name = lexical
         self._encoder_given = encoder
         self._analyzer_given = analyzer

@@ -33,7 +33,7 @@ from semsearch.tables import StoredPassage, View, Writer
 
 __all__ = ["AddedPassage", "Legs"]
 
-log = logging.getLogger("semsearch")
+log: logging.Logger = logging.getLogger("semsearch")
 
 CACHE_FORMAT = 2
 BLOCK = 2048  # passages added to a leg at a time

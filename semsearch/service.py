@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NotFoundError", "Service", "marked", "plain"]
 
-log = logging.getLogger("semsearch.server")
+log: logging.Logger = logging.getLogger("semsearch.server")
 
 _WORD = re.compile(r"[^\W_]+(?:['’._][^\W_]+)*")
 _SPACELESS = re.compile(f"[{SPACELESS}]")
@@ -67,7 +67,7 @@ class Service:
             opened = semsearch.Index(index, read_only=not named, create=False)
         self.index = opened
         self.limits = limits
-        self.jobs = Jobs(opened, named, lambda error: log.error("a sync failed", exc_info=error))
+        self.jobs: Jobs = Jobs(opened, named, lambda error: log.error("a sync failed", exc_info=error))
         self._reader = reader
         self._mutex = threading.Lock()
         self._answerer: Answerer | None = None

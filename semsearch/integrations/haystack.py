@@ -72,7 +72,7 @@ class SemsearchRetriever:
         self.top_k = top_k
         self.mode = mode
         self.reranker = reranker
-        self.filter_policy = FilterPolicy.from_str(str(filter_policy))
+        self.filter_policy: FilterPolicy = FilterPolicy.from_str(str(filter_policy))
         self._searcher: semsearch.Retriever | None = None
 
     def warm_up(self) -> None:

@@ -160,7 +160,7 @@ class SemsearchDocumentStore:
     ) -> None:
         given = isinstance(location, semsearch.Index)
         self._index: semsearch.Index | None = location if isinstance(location, semsearch.Index) else None
-        self.location = str(location.path) if isinstance(location, semsearch.Index) else os.fspath(location)
+        self.location: str = str(location.path) if isinstance(location, semsearch.Index) else os.fspath(location)
         if given and encoder is not None:
             raise InputError("An open index has its encoder already: leave encoder= out, or give the location.")
         self.encoder = encoder

@@ -85,7 +85,7 @@ class SemsearchEmbeddings(Embeddings):
     """
 
     def __init__(self, encoder: str | os.PathLike[str] | Encoder | None = None) -> None:
-        self.encoder = get_encoder(encoder)
+        self.encoder: Encoder = get_encoder(encoder)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """A vector for each passage."""
@@ -109,8 +109,8 @@ class EmbeddingsEncoder:
         """Embeds one text to learn the dimension."""
         self._embeddings = embeddings
         model = getattr(embeddings, "model", None) or getattr(embeddings, "model_name", None)
-        self.name = name or "/".join(filter(None, (type(embeddings).__name__, str(model or ""))))
-        self.dimension = len(embeddings.embed_query("dimension"))
+        self.name: str = name or "/".join(filter(None, (type(embeddings).__name__, str(model or ""))))
+        self.dimension: int = len(embeddings.embed_query("dimension"))
 
     def encode(self, texts: Sequence[str], *, kind: Kind = "passage") -> npt.NDArray[np.float32]:
         """(len(texts), dimension) float32, rows of unit length."""

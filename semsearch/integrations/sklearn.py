@@ -48,7 +48,7 @@ class SentenceEncoder(TransformerMixin, BaseEstimator):
     def fit(self, X: Iterable[str], y: Any = None) -> SentenceEncoder:  # noqa: N803
         """Look at the texts and load the encoder. Raises InputError for what are no texts, ModelError for no model."""
         _texts(X)
-        self.dimension_ = self._loaded().dimension
+        self.dimension_: int = self._loaded().dimension
         return self
 
     def transform(self, X: Iterable[str]) -> npt.NDArray[np.float32]:  # noqa: N803
