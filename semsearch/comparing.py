@@ -346,6 +346,7 @@ class SharedIndex:
         return repr(self._index)
 
     def encode_queries(self, queries: Sequence[str]) -> np.ndarray:
+        """(len(queries), dimension) float32; a query that was encoded before is not encoded again."""
         def encoded(query: str) -> np.ndarray:
             row: np.ndarray = self._index.encode_queries([query])[0]
             return row
@@ -354,6 +355,7 @@ class SharedIndex:
 
     @contextmanager
     def snapshot(self) -> Iterator[_Snapshot]:
+        """A snapshot of the index whose rankings are remembered."""
         with self._index.snapshot() as snapshot:
             yield _Snapshot(snapshot, self.once)
 

@@ -34,9 +34,11 @@ class Corpus:
         @property
         def encoder(self) -> Encoder: ...
 
-        def snapshot(self) -> AbstractContextManager[Snapshot]: ...
+        def snapshot(self) -> AbstractContextManager[Snapshot]:
+            """One whole generation to search in; see `Index.snapshot`."""
 
-        def info(self) -> dict[str, Any]: ...
+        def info(self) -> dict[str, Any]:
+            """Facts about the index; see `Index.info`."""
 
     @overload
     async def asearch(  # type: ignore[overload-overlap]

@@ -260,6 +260,7 @@ def _number(value: float) -> str:
 
 
 def percent(probability: float) -> str:
+    """A probability as a whole percentage: 0.931 is "93 %"."""
     return f"{100 * probability:.0f} %"
 
 
@@ -284,6 +285,7 @@ def place(hit: Hit, start: int | None = None, end: int | None = None) -> str:
 
 
 def legs(hit: Hit) -> str:
+    """The rank of a hit in each leg: "  (dense #1, lexical #3)"; "" if it has none."""
     found = [f"{clean(str(name))} #{rank}" for name, (rank, _) in hit.sources.items()]
     return f"  ({', '.join(found)})" if found else ""
 

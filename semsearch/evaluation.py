@@ -346,6 +346,7 @@ def folder_size(location: Any) -> int | None:
 
 
 def name_of(system: Any) -> str:
+    """What a system is called in a report: its name, its mode, its reader's name, or else its class."""
     for attribute in ("name", "mode"):
         if isinstance(value := getattr(system, attribute, None), str):
             return value

@@ -66,7 +66,8 @@ class Reader(Protocol):
     @property
     def name(self) -> str: ...
 
-    def read(self, question: str, texts: Sequence[str]) -> list[Span]: ...
+    def read(self, question: str, texts: Sequence[str]) -> list[Span]:
+        """Spans of any of the texts, best first over all of them."""
 
 
 def best_spans(

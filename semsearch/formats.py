@@ -121,6 +121,7 @@ def asciidoc(text: str) -> Extracted:
 
 
 def first_lines(text: str) -> list[str]:
+    """The lines at the beginning of a text in which a title is looked for."""
     return text[: 200 * TITLE_LINES].splitlines()[:TITLE_LINES]
 
 
@@ -138,6 +139,7 @@ def _front_matter(lines: list[str]) -> tuple[str, int]:
 
 
 def markdown_title(lines: list[str]) -> str:
+    """The first ATX or setext heading outside of fenced code; "" if there is none."""
     fence = ""
     for line, below in itertools.pairwise([*lines, ""]):
         mark = re.match(r" {0,3}(`{3,}|~{3,})", line)
@@ -325,6 +327,7 @@ def _text_of(value: Any) -> str:
 
 
 def fenced(code: str, language: str) -> str:
+    """Code as a fenced block of Markdown, with a fence longer than any run of backticks in it."""
     longest = max(map(len, re.findall(r"`{3,}", code)), default=2)
     fence = "`" * (longest + 1)
     return f"{fence}{language}\n{code.rstrip()}\n{fence}"

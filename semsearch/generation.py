@@ -53,7 +53,8 @@ class GenerativeReader(Protocol):
     @property
     def name(self) -> str: ...
 
-    def stream(self, question: str, passages: Sequence[Passage]) -> Iterator[str]: ...
+    def stream(self, question: str, passages: Sequence[Passage]) -> Iterator[str]:
+        """The answer in pieces of text; none without passages."""
 
 
 @dataclass(frozen=True, slots=True)

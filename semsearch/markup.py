@@ -389,17 +389,19 @@ class Blocks:
     """Markdown-like text that grows block by block: a blank line between blocks, none between items of a list."""
 
     def __init__(self) -> None:
-        self.first_heading = ""
+        self.first_heading: str = ""
         self._parts: list[str] = []
         self._after_item = False
         self._room = MAX_CHARACTERS
 
     def heading(self, text: str, level: int) -> None:
+        """A heading of level 1 to 6; another level is brought into that range, and an empty text is left out."""
         if text := " ".join(text.split()):
             self.first_heading = self.first_heading or text
             self.add(f"{'#' * max(1, min(level, 6))} {text}")
 
     def paragraph(self, text: str) -> None:
+        """A paragraph, in which what would be markup is escaped."""
         self.add("\n".join(escaped(line.rstrip()) for line in text.strip().split("\n")))
 
     def item(self, text: str, depth: int, marker: str) -> None:
@@ -409,6 +411,7 @@ class Blocks:
             self.add(indent + marker + text.replace("\n", f"\n{indent}  "), item=True)
 
     def add(self, block: str, *, item: bool = False) -> None:
+        """A block as it is. Raises UnreadableError once there are more than `MAX_CHARACTERS` characters."""
         if block:
             self._parts.append(_parting(self._parts, item and self._after_item) + block)
             self._after_item = item

@@ -129,10 +129,12 @@ class RemoteReader:
             raise InputError(f"timeout is a number of seconds above 0, got {timeout!r}.")
         host = f"[{self._host}]" if ":" in self._host else self._host
         self.model = model
-        self.address = f"{'https' if self._secure else 'http'}://{host}:{self._port}{self._path}"
-        self.name = f"{PREFIX}{model}@{self.address}"
-        self.max_new_tokens, self.max_context_tokens, self.timeout = max_new_tokens, max_context_tokens, timeout
-        self.template = CHAT if template is None else Template.of(template)
+        self.address: str = f"{'https' if self._secure else 'http'}://{host}:{self._port}{self._path}"
+        self.name: str = f"{PREFIX}{model}@{self.address}"
+        self.max_new_tokens = max_new_tokens
+        self.max_context_tokens = max_context_tokens
+        self.timeout = timeout
+        self.template: Template = CHAT if template is None else Template.of(template)
 
     def __repr__(self) -> str:
         return f"RemoteReader({self.model!r}, {self.address!r}, max_new_tokens={self.max_new_tokens})"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Fusion", "Hits", "Reranker", "Retriever"]
 
-LEGS = {"hybrid": ("dense", "lexical"), "dense": ("dense",), "lexical": ("lexical",)}
+LEGS: dict[str, tuple[str, ...]] = {"hybrid": ("dense", "lexical"), "dense": ("dense",), "lexical": ("lexical",)}
 DEPTH = 100  # how many passages each leg hands to the fusion, if k is smaller
 UNKNOWN_SHARE = 0.5  # from this share of a query that the encoder has no words for, hybrid search goes by keyword alone
 

@@ -80,7 +80,8 @@ class Stream(Protocol):
 
     def __next__(self) -> str: ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Stop here: the answer is made of the pieces so far."""
 
     @property
     def answer(self) -> Answer: ...

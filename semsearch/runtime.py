@@ -81,8 +81,8 @@ class Runtime:
                 raise ModelError(
                     f"{str(folder / MODEL_FILE)!r} is not the file it was: its checksum is wrong. Copy it again."
                 )
-            self.tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
-            self.session = create_session(folder / MODEL_FILE)
+            self.tokenizer: Tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+            self.session: Any = create_session(folder / MODEL_FILE)
         except ModelError:
             raise
         except Exception as error:  # tokenizers raises a bare Exception, onnxruntime classes of its own

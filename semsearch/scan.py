@@ -43,9 +43,9 @@ class Scan:
         self, segment: Segment, terms: Sequence[tuple[int, float]], gains: Float64, tops: Sequence[float], k: int
     ) -> None:
         self.segment = segment
-        self.spans = [segment.span(row) for row, _ in terms]
-        self.sizes = [end - start for start, end in self.spans]
-        self.weights = [weight for _, weight in terms]
+        self.spans: list[tuple[int, int]] = [segment.span(row) for row, _ in terms]
+        self.sizes: list[int] = [end - start for start, end in self.spans]
+        self.weights: list[float] = [weight for _, weight in terms]
         self.gains = gains
         self.k = k
         # Above what a term and every later one together can add; rounding must not make it too small.
@@ -53,9 +53,9 @@ class Scan:
         self.rest: list[float] = [*accumulate(reversed(bounds))][::-1]
         if min(self.weights) < 0:
             self.rest = [math.inf] * len(terms)
-        self.least = -math.inf  # what the score of the k-th best is at least
+        self.least: float = -math.inf  # what the score of the k-th best is at least
         self.found: list[Int64] = []  # positions in the order of their finding
-        self.closed = False  # whether candidates are given, found or not
+        self.closed: bool = False  # whether candidates are given, found or not
 
     def run(self, allowed: Int64 | None) -> tuple[Int64, Float64]:
         """Positions and scores of the best k (of a few more where scores are equal)."""

@@ -76,9 +76,9 @@ class Sieve:
         self._index = index
         self._where = where  # path and facts of a file that is not read yet
         self.dimension = dimension
-        self.ids = ids
+        self.ids: Int64 = ids
         self.trained = trained
-        self.curve = list(curve)
+        self.curve: list[Setting] = list(curve)
 
     # -- making ------------------------------------------------------------------------------------------------------
 

@@ -70,6 +70,8 @@ class CausalSteps(Steps):
     `has_plain_cache`). `last` is where the keys and values of prompts are kept, if they are.
     """
 
+    logits: Any
+
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]], last: LastPrompt | None = None) -> None:
         import torch
 
@@ -156,6 +158,8 @@ class CausalSteps(Steps):
 
 class Seq2SeqSteps(Steps):
     """Rows of a model with an encoder, which reads the prompts padded on the right, and a decoder."""
+
+    logits: Any
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]]) -> None:
         import torch

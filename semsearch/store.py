@@ -160,7 +160,7 @@ class Store:
 
     def __init__(self, folder: Path, *, read_only: bool, create: bool, timeout: float) -> None:
         self.folder = folder
-        self.path = folder / "index.db"
+        self.path: Path = folder / "index.db"
         self.read_only = read_only
         self.timeout = timeout
         self._reader: sqlite3.Connection | None = None

@@ -137,7 +137,7 @@ ARROWS = {
     "watching": {"loading", "sync"},
     "word": {"archives", "formats", "markup"},
     "wording": LEAF,
-    "writing": {"citing", "generation", "routing", "(encoding)", "(judging)"},
+    "writing": {"citing", "generation", "reranking", "routing", "(encoding)", "(judging)"},
 }  # fmt: skip
 
 
