@@ -347,6 +347,7 @@ class SharedIndex:
 
     def encode_queries(self, queries: Sequence[str]) -> np.ndarray:
         """(len(queries), dimension) float32; a query that was encoded before is not encoded again."""
+
         def encoded(query: str) -> np.ndarray:
             row: np.ndarray = self._index.encode_queries([query])[0]
             return row

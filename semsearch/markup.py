@@ -420,4 +420,5 @@ class Blocks:
                 raise UnreadableError(f"more than {MAX_CHARACTERS:,} characters of text")
 
     def text(self) -> str:
+        """All blocks as one text."""
         return "".join(self._parts)

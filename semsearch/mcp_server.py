@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import semsearch
 from semsearch.errors import InputError, MissingExtraError, SemsearchError
 from semsearch.gate import LOOPBACK_NAMES, Counters, Gate, Limits, is_loopback
-from semsearch.server import GRACE, check_token, listen
+from semsearch.server import check_token, run
 from semsearch.service import NotFoundError, Service, plain
 
 if TYPE_CHECKING:
@@ -266,35 +266,15 @@ def serve(
     service = Service(index, (), reader, limits)
     warming = threading.Thread(target=service.warm_up)
     try:
-        run: Callable[[], None]
-        if port is None:
-            server = build(service)
-            run = lambda: server.run("stdio")  # noqa: E731
-        else:
-            app = application(service, token=token)
-            run = lambda: _serve_http(app, host, port, started)  # noqa: E731
+        server = build(service) if port is None else None
+        app = None if port is None else application(service, token=token)
         warming.start()
         try:
-            run()
+            if server is not None:
+                server.run("stdio")
+            elif port is not None:
+                run(app, host, port, None if started is None else lambda address: started(f"{address}/mcp"))
         finally:
             warming.join()  # a process that ends while a model is being loaded aborts
     finally:
         service.close()
-
-
-def _serve_http(app: Gate, host: str, port: int, started: Callable[[str], None] | None) -> None:
-    import uvicorn
-
-    listening = listen(host, port)
-    config = uvicorn.Config(
-        app, log_level="warning", proxy_headers=False, server_header=False, timeout_graceful_shutdown=GRACE, ws="none"
-    )
-    name = f"[{host}]" if ":" in host else host
-    if started is not None:
-        started(f"http://{name}:{listening.getsockname()[1]}/mcp")
-    try:
-        uvicorn.Server(config).run(sockets=[listening])
-    except KeyboardInterrupt:
-        pass  # uvicorn raises the signal again once everything is closed
-    finally:
-        listening.close()

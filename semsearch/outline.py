@@ -38,6 +38,7 @@ _ADORNMENT = " \t\r\n#=-~^+*_'\"`:.<>"
 
 
 def set_of(words: str) -> frozenset[str]:
+    """The words between white space."""
     return frozenset(words.split())
 
 
@@ -53,6 +54,7 @@ CODE = set_of(
 
 
 def without_surrogates(text: str) -> str:
+    """The text with U+FFFD for each lone surrogate; its length stays."""
     return text if text.isascii() else re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
@@ -149,6 +151,8 @@ def _name(raw: str) -> str:
 
 
 class Heading(NamedTuple):
+    """A heading at `[start:end]`, in characters, of a level (1 is the highest), and its name without markup."""
+
     start: int
     end: int
     level: int
@@ -156,11 +160,14 @@ class Heading(NamedTuple):
 
 
 class Outline(NamedTuple):
+    """The headings of a text, and start and end of its front matter and fenced code, in characters."""
+
     headings: list[Heading]
     fences: list[tuple[int, int]]
 
 
 def find_outline(flat: str, suffix: str) -> Outline:
+    """The outline of a flattened text, by the suffix of its file; empty for a kind without headings."""
     if suffix in _MARKDOWN:
         return _markdown_outline(flat)
     if suffix in _ASCIIDOC:
@@ -331,6 +338,8 @@ def _two_line_title(flat: str, match: re.Match[str], end: int, free: int) -> Hea
 
 
 class Section(NamedTuple):
+    """A section: the number of the one around it, its depth (0 is the document), and its heading path."""
+
     parent: int
     depth: int
     path: str

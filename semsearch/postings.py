@@ -167,6 +167,7 @@ class Segment:
             self.files[name].check(start, end)
 
     def without(self, positions: Int32) -> Segment:
+        """The same segment with the passages at these positions marked as dead."""
         dead = np.zeros(len(self.ids), dtype=np.bool_) if self.dead is None else self.dead.copy()
         dead[positions] = True
         if self.files:
@@ -191,6 +192,7 @@ class State:
 
     @classmethod
     def empty(cls) -> Self:
+        """The state of an index without passages."""
         none, few = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int32)
         return cls(
             Vocabulary.of([]),
@@ -378,6 +380,7 @@ def _among(ids: Int64, wanted: Int64) -> Bool:
 
 
 def write(directory: Path, stem: str, arrays: Mapping[str, NDArray[Any]]) -> list[Path]:
+    """Write each array into `{stem}-lexical.{name}.npy`, and return the paths."""
     paths = []
     for name, array in arrays.items():
         path = Path(directory) / f"{stem}-lexical.{name}.npy"

@@ -116,6 +116,7 @@ class PerProcess:
         return PerProcess, (self._folder, self._sha256)
 
     def get(self) -> Runtime:
+        """The runtime of this process. Raises ModelError if it cannot be loaded."""
         pid = os.getpid()
         if pid not in self._runtimes:
             with _LOADING:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from semsearch.index import Index
 
-__all__ = ["Limits", "check_token", "create_app", "given_token", "listen", "main", "serve"]
+__all__ = ["Limits", "check_token", "create_app", "given_token", "main", "run", "serve"]
 
 LEAST_TOKEN = 16  # characters
 GRACE = 5  # seconds that running requests have when the server stops
@@ -94,6 +94,11 @@ def serve(
             "characters: export SEMSEARCH_TOKEN=\"$(python -c 'import secrets; print(secrets.token_urlsafe(32))')\""
         )
     app = create_app(index, roots=roots, token=token, hosts=hosts, reader=reader, limits=limits)
+    run(app, host, port, started)
+
+
+def run(app: Any, host: str, port: int, started: Callable[[str], None] | None = None) -> None:
+    """Serve an ASGI application until Ctrl-C or SIGTERM; `started` is called with the address once it is known."""
     import uvicorn
 
     listening = listen(host, port)
@@ -106,9 +111,9 @@ def serve(
         ws="none",
     )
     name = f"[{host}]" if ":" in host else host
-    if started is not None:
-        started(f"http://{name}:{listening.getsockname()[1]}")
     try:
+        if started is not None:
+            started(f"http://{name}:{listening.getsockname()[1]}")
         uvicorn.Server(config).run(sockets=[listening])
     except KeyboardInterrupt:
         pass  # uvicorn raises the signal again once everything is closed
@@ -151,6 +156,7 @@ def given_token(file: str | None) -> str | None:
 
 
 def check_token(token: str) -> None:
+    """Raises InputError for a token that is short, not printable ASCII, or has a space."""
     if len(token) < LEAST_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
         raise InputError(
             f"A token has at least {LEAST_TOKEN} printable ASCII characters and no space; this one does not. "
@@ -159,6 +165,7 @@ def check_token(token: str) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
+    """A listening TCP socket, for port 0 on any that is free. Raises InputError if it cannot be had."""
     if not 0 <= port <= 65535:
         raise InputError(f"There is no port {port}. Choose one up to 65535 with --port, or 0 for any that is free.")
     try:

@@ -293,6 +293,7 @@ def _root_for(batch: Batch, folder: Path) -> Root:
 
 
 def is_index(folder: Path) -> bool:
+    """Whether a folder is an index: it has a database and a lock."""
     return (folder / "index.db").is_file() and (folder / "lock").is_file()
 
 

@@ -70,11 +70,13 @@ class StoredRows:
         return len(self.values)
 
     def span(self, start: int, stop: int) -> Float32:
+        """Rows start:stop: (stop - start, dimension)."""
         for each in self._checks:
             each.check(start, stop)
         return self._decoded(self.values[start:stop], None if self.scales is None else self.scales[start:stop])
 
     def take(self, positions: Int64) -> Float32:
+        """Some rows: (m, dimension)."""
         for each in self._checks:
             each.check_at(positions)
         return self._decoded(self.values[positions], None if self.scales is None else self.scales[positions])
@@ -116,9 +118,11 @@ class DistantRows:
         return len(self._ids)
 
     def span(self, start: int, stop: int) -> Float32:
+        """Rows start:stop: (stop - start, dimension)."""
         return self._source(self._ids[start:stop])
 
     def take(self, positions: Int64) -> Float32:
+        """Some rows: (m, dimension)."""
         return self._source(self._ids[positions])
 
 

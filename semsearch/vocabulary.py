@@ -33,6 +33,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, terms: Sequence[bytes]) -> Self:
+        """A vocabulary of terms that are in order already."""
         lengths = np.fromiter(map(len, terms), dtype=np.int64, count=len(terms))
         return cls(np.frombuffer(b"".join(terms), dtype=np.uint8), starts(lengths))
 
@@ -40,6 +41,7 @@ class Vocabulary:
         return len(self.offsets) - 1
 
     def terms(self) -> list[bytes]:
+        """All terms, in order."""
         blob, offsets = self._views
         joined = bytes(blob)
         return [joined[start:end] for start, end in pairwise(offsets.tolist())]
@@ -96,4 +98,5 @@ def starts(counts: NDArray[Any]) -> Int64:
 
 
 def encode(term: str) -> bytes:
+    """The UTF-8 bytes of a term; a lone surrogate is encoded as it is."""
     return term.encode("utf-8", "surrogatepass")
