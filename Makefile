@@ -73,7 +73,7 @@ types: $(VENV)/.dev
 
 # What a user sees of the types, by the checker of the editors; its own files come from the npm registry.
 public-types: $(VENV)/.dev
-	PYTHONPATH=. $(BIN)/pyright --pythonpath $(BIN)/python --verifytypes semsearch --ignoreexternal
+	PATH="$(abspath $(BIN)):$$PATH" PYTHONPATH=. $(BIN)/pyright --verifytypes semsearch --ignoreexternal
 
 # The adapters against the other projects' own tests. These packages, and the pytest plugins that they bring, live in an
 # environment on top of the first, so that nothing else depends on them.

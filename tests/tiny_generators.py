@@ -62,16 +62,20 @@ def byte_tokenizer(chat: bool) -> PreTrainedTokenizerFast:
 
 def piece_tokenizer(bart: bool) -> PreTrainedTokenizerFast:
     """T5's kind: pieces that carry the space before them, without line breaks, and with </s> at the end."""
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-    tokenizer = Tokenizer(models.Unigram())
+    # Written down rather than trained: training gives another vocabulary in each process.
+    text = " ".join([*TEXTS, SEQ2SEQ.prompt, SEQ2SEQ.passage, QUESTION])
+    words = sorted({f"\u2581{word}" for word in text.split()})[:150]
+    letters = sorted({*text, *map(chr, range(33, 127))} - {" ", "\n"})
+    letters += [f"\u2581{letter}" for letter in letters]
+    special = ["<pad>", "</s>", "<unk>", "<s>"]
+    pieces = [(each, 0.0) for each in special] + [(each, -9.0) for each in letters] + [(each, -5.0) for each in words]
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=2))
+    tokenizer.add_special_tokens(special)
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace("\n", " ")])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    special = ["<pad>", "</s>", "<unk>", "<s>"]
-    text = [*TEXTS, SEQ2SEQ.prompt, SEQ2SEQ.passage, QUESTION, "".join(map(chr, range(33, 127)))]
-    trainer = trainers.UnigramTrainer(vocab_size=300, special_tokens=special, unk_token="<unk>", show_progress=False)
-    tokenizer.train_from_iterator(text, trainer)
     frame = "<s> $A </s>" if bart else "$A </s>"
     tokenizer.post_processor = processors.TemplateProcessing(single=frame, special_tokens=[("</s>", 1), ("<s>", 3)])
     return PreTrainedTokenizerFast(
