@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from semsearch.errors import InputError
 from semsearch.followups import POINTING, depends, standalone
+from semsearch.prompts import REWORDING
 from semsearch.records import Answer, Passage
 from semsearch.sentences import sentences
 
@@ -155,7 +156,7 @@ def _reworded(reader: GenerativeReader, question: str, turns: Sequence[Turn]) ->
     """What a generative reader makes of a follow-up; None unless all of its words come from the conversation."""
     texts = [f"{turn.rewritten} {turn.answer.text}".strip() for turn in turns][-4:]
     passages = [Passage(i, f"turn {i}", text, 0, len(text)) for i, text in enumerate(texts, start=1)]
-    asked = f"Which words does the pronoun stand for in “{question}”? Write that question again with these words in it."
+    asked = REWORDING.format(question=question)
     text = ""
     for piece in reader.stream(asked, passages):
         text += piece

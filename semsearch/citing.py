@@ -11,10 +11,9 @@ do not settle it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from semsearch.grounding import SupportJudge, cite, says_nothing, take_marks
+from semsearch.grounding import SupportJudge, cite_hits, says_nothing, take_marks
 from semsearch.links import without_links
 from semsearch.records import Answer, Citation, Context, Hit, Sentence
 
@@ -49,6 +48,7 @@ class AnswerStream:
         self._pieces: Iterator[str] = without_links(self._reader, self._sources)
         self._question, self._judge, self._strict, self._context = question, judge, strict, context
         self._texts: list[str] = []
+        self._result: tuple[Answer, tuple[Sentence, ...]] | None = None
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -80,18 +80,30 @@ class AnswerStream:
         """The sentences of the answer's text (or of the alternative's, if it was not found), with their citations."""
         return self._checked[1]
 
-    @cached_property
+    @property
     def _checked(self) -> tuple[Answer, tuple[Sentence, ...]]:
+        # Not a cached_property: in Python 3.11 that has one lock for all streams, held until the model has ended.
+        if self._result is None:
+            self._result = self._check()
+        return self._result
+
+    def _check(self) -> tuple[Answer, tuple[Sentence, ...]]:
         for _ in self:
             pass
         text, marks = take_marks("".join(self._texts).strip(), [hit.passage for hit in self._hits])
         clean = "".join(without_links([text], self._sources)).strip()
         if clean != text:  # a marker stood inside of a link, so the places of the others are no longer known
             text, marks = clean, []
-        checked = tuple(cite(text, self._hits, question=self._question, marks=marks, judge=self._judge))
+        hit_of: dict[Citation, Hit] = {}
+        cited = []
+        for sentence, places in cite_hits(text, self._hits, question=self._question, marks=marks, judge=self._judge):
+            cited.append(sentence)
+            for citation, hit in places.items():
+                hit_of.setdefault(citation, hit)
+        checked = tuple(cited)
         if self._strict and any(sentence.supported for sentence in checked):
             text, checked = supported_only(text, checked)
-        return _answer(text, checked, self._hits, self._context), checked
+        return _answer(text, checked, hit_of, self._context), checked
 
 
 def supported_only(text: str, checked: Sequence[Sentence]) -> tuple[str, tuple[Sentence, ...]]:
@@ -113,7 +125,9 @@ def supported_only(text: str, checked: Sequence[Sentence]) -> tuple[str, tuple[S
     return "".join(parts), tuple(kept)
 
 
-def _answer(text: str, checked: tuple[Sentence, ...], hits: Sequence[Hit], context: Context | None) -> Answer:
+def _answer(
+    text: str, checked: tuple[Sentence, ...], hit_of: Mapping[Citation, Hit], context: Context | None
+) -> Answer:
     citations = tuple(dict.fromkeys(citation for sentence in checked for citation in sentence.citations))
     if not citations:
         written = (Answer(text, 0.0, sentences=checked, context=context),) if text else ()
@@ -125,15 +139,4 @@ def _answer(text: str, checked: tuple[Sentence, ...], hits: Sequence[Hit], conte
     ]
     best = max(citations, key=lambda citation: citation.score)
     score = sum(supports) / len(supports)
-    hit = _hit_of(best, hits)
-    return Answer(text, score, hit=hit, citations=citations, sentences=checked, context=context)
-
-
-def _hit_of(citation: Citation, hits: Sequence[Hit]) -> Hit:
-    return next(
-        hit
-        for hit in hits
-        if hit.passage.document_id == citation.document_id
-        and hit.passage.start <= citation.start
-        and citation.end <= hit.passage.end
-    )
+    return Answer(text, score, hit=hit_of[best], citations=citations, sentences=checked, context=context)

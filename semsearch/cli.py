@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -29,19 +31,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from semsearch import commands
 
-        return commands.run(options)
-    except SemsearchError as error:
-        from semsearch.terminal import Paint, wants_colour
-
-        paint = Paint(wants_colour(options.color, sys.stderr))
-        print(f"{paint('semsearch:', 'red')} {error}", file=sys.stderr)
+        code = commands.run(options)
+        sys.stdout.flush()  # at the end of the interpreter an error would have no line and no code of ours
+        return code
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        _drop_output()
+        return 0
+    except (SemsearchError, OSError) as error:  # an OSError: no room for the output, no right to write a file
+        _tell(error, options.color)
         return 2
     except KeyboardInterrupt:
         print("semsearch: interrupted; what was committed is kept, run the same command to go on", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output went away, as `head` does
-        sys.stderr.close()
-        return 0
+
+
+def _tell(error: Exception, color: str) -> None:
+    from semsearch.display import clean
+    from semsearch.terminal import Paint, wants_colour
+
+    paint = Paint(wants_colour(color, sys.stderr))
+    print(f"{paint('semsearch:', 'red')} {clean(str(error))}", file=sys.stderr)
+    if not isinstance(error, SemsearchError):
+        _drop_output()
+
+
+def _drop_output() -> None:
+    """Let go what could not be written, so that the end of the interpreter does not try it again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # one that has no file
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import semsearch
 from semsearch.display import clean
 from semsearch.errors import CorruptIndexError, InputError, SemsearchError
+from semsearch.items import expanded
 from semsearch.terminal import Paint, inline, print_json, progress_for, wants_colour
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def _open(options: Namespace) -> semsearch.Index:
 
 
 def _index(options: Namespace, paint: Paint) -> int:
-    folder = Path(options.folder).expanduser()
+    folder = expanded(options.folder)
     location = options.index or HOME / (folder.resolve().name or "root")
     if not folder.is_dir():  # before an index is created for nothing
         raise InputError(f"There is no folder {options.folder!r}.")
@@ -82,7 +83,7 @@ def _watch(index: semsearch.Index, folder: Path, options: Namespace, paint: Pain
         if options.json:
             print_json({"error": type(error).__name__, "message": str(error)}, lines=True)
         else:
-            print(f"{_now(paint)}{error} Trying again.", file=sys.stderr, flush=True)
+            print(f"{_now(paint)}{clean(str(error))} Trying again.", file=sys.stderr, flush=True)
 
     if not options.json:
         print(f"watching {options.folder}; Ctrl-C ends", file=sys.stderr, flush=True)

@@ -2,35 +2,51 @@
 
 from __future__ import annotations
 
+import os
 import re
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 __all__ = ["added_tokens", "detokenise", "encode", "until_text", "until_token", "without_leading_space"]
 
+# A tokenizer keeps `split_special_tokens` of a call as a setting, which another thread's call would change meanwhile.
+_lock = threading.Lock()
+
+
+def _unlock() -> None:
+    global _lock
+    _lock = threading.Lock()  # a thread of the parent may have held it
+
+
+os.register_at_fork(after_in_child=_unlock)
+
 
 def encode(tokenizer: Any, text: str, *, control: bool = False) -> list[int]:
     """The tokens of `text`. Only with `control` are <|im_start|>, </s> and the like more than their letters."""
     clean = re.sub("[\ud800-\udfff]", "\ufffd", text)  # tokenizers accept no lone surrogates
-    encoding = tokenizer(clean, add_special_tokens=False, split_special_tokens=not control, verbose=False)
+    with _lock:
+        encoding = tokenizer(clean, add_special_tokens=False, split_special_tokens=not control, verbose=False)
     ids: list[int] = encoding.input_ids
     return ids
 
 
 def added_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
     """The special tokens that a tokenizer puts before and after a text."""
-    bare = tokenizer("a", add_special_tokens=False).input_ids
-    framed = tokenizer("a").input_ids
+    with _lock:
+        bare = tokenizer("a", add_special_tokens=False).input_ids
+        framed = tokenizer("a").input_ids
     for i in range(len(framed) - len(bare) + 1):
         if framed[i : i + len(bare)] == bare:
             return framed[:i], framed[i + len(bare) :]
     return [], []
 
 
-def detokenise(tokens: Iterable[int], tokenizer: Any) -> Iterator[str]:
+def detokenise(tokens: Iterable[int], tokenizer: Any, after: Sequence[int] = ()) -> Iterator[str]:
     """The text of tokens, piece by piece; a character of several tokens comes when it is complete.
 
-    Together the pieces are what the tokenizer makes of all the tokens at once.
+    Together the pieces are what the tokenizer makes of all the tokens at once, and with `after`, tokens that stand
+    before them, what it adds to the text of these: some tokenizers drop the space before the first word of a text.
     """
 
     def decode(some: list[int]) -> str:
@@ -38,7 +54,7 @@ def detokenise(tokens: Iterable[int], tokenizer: Any) -> Iterator[str]:
         return text
 
     # Each piece is decoded after the one before it, because a token's text depends on what stands before.
-    known: list[int] = []
+    known = list(after)
     new: list[int] = []
     for token in tokens:
         new.append(token)

@@ -26,7 +26,7 @@ from semsearch.errors import (
     StorageError,
     StorageFullError,
 )
-from semsearch.gate import Counters
+from semsearch.gate import Counters, headers_for
 from semsearch.jobs import RunningError
 from semsearch.schemas import (
     Ask,
@@ -128,7 +128,9 @@ def _add_errors(app: FastAPI, service: Service) -> None:
         return JSONResponse(service.failure(error), status)
 
     async def unexpected(request: Request, error: Exception) -> Response:
-        return JSONResponse(service.failure(error), 500)
+        response = JSONResponse(service.failure(error), 500)
+        response.raw_headers += headers_for(request.url.path)  # this one is sent from outside of the gate
+        return response
 
     async def malformed(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)

@@ -67,6 +67,7 @@ _ASKED = re.compile(
     re.IGNORECASE,
 )
 _LONGEST = 300  # characters of a question that may depend on others
+_LONGEST_SAID = 1000  # characters of an earlier question that later ones may depend on
 _LONGEST_ANSWER = 8  # words of an answer that may stand for a pronoun
 
 
@@ -319,7 +320,10 @@ def _fragment(question: str) -> str | None:
 
 def _merged(part: str, question: str) -> str:
     """The earlier question with the new part in the place of the old one, or behind it."""
-    stem, mark = re.fullmatch(r"(.*?)([\s?!.]*)", question, re.DOTALL).groups()  # type: ignore[union-attr]
+    end = len(question)
+    while end and (question[end - 1].isspace() or question[end - 1] in "?!."):
+        end -= 1
+    stem, mark = question[:end], question[end:]
     first = part.split()[0].lower()
     old = phrases(stem)
     if first in _PREPOSITIONS:
@@ -370,10 +374,14 @@ def standalone(question: str, said: Said) -> str:
 
     Questions are those that were searched for, so that "it" still finds the bridge three turns later. The question
     comes back as it is if it depends on nothing, or on nothing that is found, and if it is longer than 300 characters.
+    Earlier questions of more than 1000 characters are passed over.
     """
     if not said or len(question) > _LONGEST:
         return question
+    said = [(asked if len(asked) <= _LONGEST_SAID else "", answer) for asked, answer in said]
     rest, latest = _without_opening(question.strip()), said[-1][0]
+    if not latest and (_bare(rest) or _fragment(question) is not None):
+        return question
     part = _fragment(question)
     if _bare(rest):
         new = _asked_again(rest, latest)

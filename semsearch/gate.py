@@ -19,7 +19,7 @@ from typing import Any
 
 from semsearch.errors import InputError
 
-__all__ = ["LOOPBACK_NAMES", "Counters", "Gate", "Limits", "is_loopback"]
+__all__ = ["LOOPBACK_NAMES", "Counters", "Gate", "Limits", "headers_for", "is_loopback"]
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -158,7 +158,7 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *_headers_for(scope["path"])]
+                message["headers"] = [*message.get("headers", ()), *headers_for(scope["path"])]
             await send(message)
 
         self._counters.in_flight += 1
@@ -202,12 +202,16 @@ class Gate:
 
     def _check_host(self, headers: dict[bytes, list[bytes]]) -> None:
         given = headers.get(b"host", [])
-        if len(given) > 1 or (self._hosts is not None and (not given or _host_of(given[0]) not in self._hosts)):
+        if len(given) > 1 or not self._is_ours(_host_of(b"".join(given))):
             raise _Refusal(
                 421,
                 "MisdirectedRequest",
                 "The Host header names another server than this one. Names that it may have are set by --allow-host.",
             )
+
+    def _is_ours(self, name: str) -> bool:
+        # Every address of loopback is as good as the name localhost: only a name can be made to point elsewhere.
+        return self._hosts is None or name in self._hosts or ("localhost" in self._hosts and is_loopback(name))
 
     def _check_token(self, headers: dict[bytes, list[bytes]]) -> None:
         if self._token is None:
@@ -280,7 +284,8 @@ def _replaying(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-def _headers_for(path: str) -> list[tuple[bytes, bytes]]:
+def headers_for(path: str) -> list[tuple[bytes, bytes]]:
+    """What every response to a request for a path carries."""
     # The page may be kept but is asked for again each time; what documents say is not kept.
     return [*HEADERS, (b"cache-control", b"no-cache" if path in OPEN else b"no-store")]
 

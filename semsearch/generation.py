@@ -305,7 +305,7 @@ class CausalReader(_Reader):
                 f"{self._window()} in all. Pass another text or a smaller max_new_tokens."
             )
         tokens = until_token(islice(self._tokens(prompt, sampling.chooser()), length), self._ends)
-        return detokenise(tokens, self._tokenizer)
+        return detokenise(tokens, self._tokenizer, after=prompt[-1:])
 
     def _frame(self, question: str) -> tuple[list[int], list[int]]:
         before, after = (self._encode(text) for text in self.template.fill_prompt(question))
@@ -315,9 +315,13 @@ class CausalReader(_Reader):
         # The text goes in after the template was rendered: it is no part of the template's language.
         mark = "\ue000"
         # Some models think aloud first unless their template is told otherwise; the others ignore the variable.
-        rendered = self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": mark}], tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
+        message = {"role": "user", "content": mark}
+        try:
+            rendered = self._tokenizer.apply_chat_template(
+                [message], tokenize=False, add_generation_prompt=True, enable_thinking=False
+            )
+        except Exception as error:  # a template is a program, with errors of any class
+            raise ModelError(f"The chat template of {self.name} fails: {error or type(error).__name__}") from error
         if rendered.count(mark) != 1:
             raise ModelError(f"The chat template of {self.name} does not show the user's message exactly once.")
         opening, closing = (self._encode(part, control=True) for part in rendered.split(mark))

@@ -33,7 +33,7 @@ from semsearch.records import Citation, Hit, Passage, Sentence
 from semsearch.sentences import sentences
 from semsearch.wording import Word, denials, opposed, plain, words
 
-__all__ = ["Case", "Mark", "SupportJudge", "cite", "says_nothing", "take_marks"]
+__all__ = ["Case", "Mark", "SupportJudge", "cite", "cite_hits", "says_nothing", "take_marks"]
 
 ENOUGH = 2 / 3  # the least share of a sentence's content words that has to occur in its evidence
 WINDOW = 3  # sentences of a passage that may support one sentence together
@@ -307,9 +307,20 @@ def cite(
     words of the `question`, then the shorter one, then the one of the better hit. A sentence without content words
     ("Yes.") has no citations.
     """
+    return [sentence for sentence, _ in cite_hits(text, hits, question=question, marks=marks, judge=judge)]
+
+
+def cite_hits(
+    text: str,
+    hits: Sequence[Hit],
+    *,
+    question: str = "",
+    marks: Sequence[Mark] = (),
+    judge: SupportJudge | None = None,
+) -> Iterator[tuple[Sentence, dict[Citation, Hit]]]:
+    """As `cite`, with the hit of each citation: plain strings all have the document id "" and start at 0."""
     evidence = [_evidence(hit) for hit in hits]
     asked = {word.key for word in words(question) if not word.negator}
-    result = []
     for start, end in sentences(text):
         claim = _Claim(text[start:end])
         found = [_best(claim, windows, asked) for windows in evidence]
@@ -317,13 +328,14 @@ def cite(
             found = _judged(claim, evidence, found, question, judge)
         named = {mark.number for mark in marks if start <= mark.position <= end}
         supported = sorted(
-            (number not in named, *one.order, number, one.evidence.citation(one.score))
+            (number not in named, *one.order, number, one)
             for number, one in enumerate(found, start=1)
             if one is not None
         )
-        citations = tuple(dict.fromkeys(entry[-1] for entry in supported))[:CITATIONS]
-        result.append(Sentence(text[start:end], start, end, citations))
-    return result
+        places: dict[Citation, Hit] = {}
+        for *_, one in supported:
+            places.setdefault(one.evidence.citation(one.score), one.evidence.hit)
+        yield Sentence(text[start:end], start, end, tuple(places)[:CITATIONS]), places
 
 
 def _best(claim: _Claim, windows: Sequence[_Evidence], asked: set[str]) -> _Found | None:

@@ -74,9 +74,10 @@ def kind_of_model(name: str) -> Literal["extractive", "causal", "seq2seq"]:
 
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of any class, for a configuration that is damaged
         raise ModelError(f"Reader {name!r} cannot be loaded: {error}") from error
-    architectures: list[str] = config.architectures or []
+    named = config.architectures
+    architectures = [one for one in named if isinstance(one, str)] if isinstance(named, list) else []
     if any(a.endswith("ForQuestionAnswering") for a in architectures):
         return "extractive"
     if config.is_encoder_decoder and any(a.endswith("ForConditionalGeneration") for a in architectures):

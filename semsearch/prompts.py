@@ -34,7 +34,7 @@ from string import Formatter
 
 from semsearch.errors import InputError
 
-__all__ = ["CHAT", "COMPLETION", "SEQ2SEQ", "Template", "neutralise"]
+__all__ = ["CHAT", "COMPLETION", "REWORDING", "SEQ2SEQ", "SUMMARY", "Template", "neutralise"]
 
 
 @dataclass(frozen=True)
@@ -193,3 +193,9 @@ SEQ2SEQ = Template(
     passage=_PASSAGE, prompt="Answer the question from the passages.\n\n{passages}\nQuestion: {question}"
 )
 """For sequence-to-sequence models, such as T5 and BART."""
+
+SUMMARY = "What do all these passages say, in a few sentences?"
+"""The question whose answer is the summary of an index."""
+
+REWORDING = "Which words does the pronoun stand for in “{question}”? Write that question again with these words in it."
+"""The question that makes a follow-up stand alone; the passages are the conversation."""

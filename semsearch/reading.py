@@ -204,9 +204,11 @@ class Answerer:
 
         `start` and `end` of the answer count from the start of the document, and for a string from its own start.
         `answer.hit` is the hit that was given; for a passage or a string it is a new one whose `rank` is the
-        position in `passages`, starting at 1 (a string has the document id ""). No passages, or only empty ones, give
-        an answer that is not found. Hits count with their rank, so pass them as a search returned them. Where the first
-        4, 8, 16, ... settle the answer the others are not read, and the alternatives are of these alone.
+        position in `passages`, starting at 1 (a string has the document id ""). A generative reader is shown neighbours
+        in a document of the index as one, and `answer.hit` of what it wrote is then the joined hit. No
+        passages, or only empty ones, give an answer that is not found. Hits count with their rank, so pass them as a
+        search returned them. Where the first 4, 8, 16, ... settle the answer the others are not read, and the
+        alternatives are of these alone.
         """
         _check_question(question)
         one = isinstance(passages, (str, Passage, Hit)) or not isinstance(passages, Iterable)

@@ -38,6 +38,7 @@ __all__ = ["PREFIX", "RemoteReader", "estimate_tokens", "open_remote"]
 
 PREFIX = "openai:"
 KEY = "OPENAI_API_KEY"
+LONGEST = 86_400  # seconds of silence that may be asked for
 CONNECT = 10.0  # seconds to reach the server
 WHOLE = 10  # times the longest silence: how long an answer may take in all
 WAITS = (0.5, 2.0)  # seconds before the second and the third try
@@ -125,8 +126,8 @@ class RemoteReader:
         for option, value in (("max_new_tokens", max_new_tokens), ("max_context_tokens", max_context_tokens)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InputError(f"{option} is a number of tokens and at least 1, got {value!r}.")
-        if not timeout > 0:
-            raise InputError(f"timeout is a number of seconds above 0, got {timeout!r}.")
+        if not 0 < timeout <= LONGEST:
+            raise InputError(f"timeout is a number of seconds above 0 and at most {LONGEST}, got {timeout!r}.")
         host = f"[{self._host}]" if ":" in self._host else self._host
         self.model = model
         self.address: str = f"{'https' if self._secure else 'http'}://{host}:{self._port}{self._path}"
@@ -249,6 +250,8 @@ class _Exchange:
             response = self._connection.getresponse()
         except TimeoutError as error:
             raise ModelError(self._silent()) from error
+        except UnicodeError as error:  # of a part of the name that is empty or too long
+            raise ModelError(f"{name} cannot be reached: {self._reader._host!r} is not the name of a host.") from error
         except (OSError, http.client.HTTPException) as error:
             raise _BusyError(
                 f"{name} cannot be reached: {_reason(error)}. Is the server running, and is that its address?"
@@ -266,7 +269,7 @@ class _Exchange:
         """The lines of the answer, without their ends."""
         assert self._response is not None
         limit = _LINE + 4096 * self._reader.max_new_tokens
-        held = b""
+        held = bytearray()
         try:
             while True:
                 self._wait_until(end)
@@ -274,7 +277,10 @@ class _Exchange:
                 if not block:
                     break
                 limit -= len(block)
-                *lines, held = (held + block).split(b"\n")
+                held += block
+                lines: list[bytearray] = []
+                if b"\n" in block:
+                    *lines, held = held.split(b"\n")
                 if limit < 0 or len(held) > _LINE:
                     raise ModelError(f"{self._reader.name} sent far more than was asked for; it was cut off.")
                 for line in lines:
@@ -342,7 +348,7 @@ class _Exchange:
             text = response.read1(_ERROR).decode(errors="replace")
         except (OSError, http.client.HTTPException):
             return ""
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             text = _message(json.loads(text))
         if key := os.environ.get(KEY, "").strip():
             text = text.replace(key, "***")
@@ -382,14 +388,14 @@ def _content(data: str, name: str) -> tuple[str, bool]:
     """The text of one event, and whether the answer ends with it."""
     try:
         event = json.loads(data)
-        if "error" in event:
+        if event.get("error") is not None:
             raise ModelError(f"{name} failed in the middle of its answer: {shorten(clean(_message(event)), 200)}")
         choices = event["choices"]
         if not choices:  # the last event may have the usage alone
             return "", False
         piece = choices[0]["delta"].get("content") or ""
         finished = choices[0].get("finish_reason") is not None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise ModelError(
             f"{name} sent an event that is not of the OpenAI protocol: {shorten(clean(data), 100)!r}"
         ) from error

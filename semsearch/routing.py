@@ -131,11 +131,12 @@ def kept(answer: Answer, threshold: float) -> Answer:
     if not answer.found or answer.score >= threshold:
         return answer
     others = (replace(answer, alternatives=()), *answer.alternatives)
-    return Answer("", answer.score, alternatives=others[:ALTERNATIVES])
+    return Answer("", answer.score, alternatives=others[:ALTERNATIVES], context=answer.context)
 
 
 def fall_back(written: Answer, extracted: Answer) -> Answer:
     """The written answer if its check supports it; otherwise the extracted one, with the text as an alternative."""
     if written.found:
         return written
-    return replace(extracted, alternatives=(*extracted.alternatives, *written.alternatives))
+    spans = extracted.alternatives[: ALTERNATIVES - len(written.alternatives)]
+    return replace(extracted, alternatives=(*spans, *written.alternatives))

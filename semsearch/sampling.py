@@ -60,7 +60,9 @@ class Sampling:
         generator = torch.Generator().manual_seed(self.seed)
 
         def choose(logits: Any, before: Sequence[int]) -> int:
-            known = self._penalised(logits.float().cpu(), before) / self.temperature
+            known = self._penalised(logits.float().cpu(), before).double()
+            # The likeliest becomes 0, so that no temperature is too small.
+            known = ((known - known.max()) / self.temperature).float()
             best, tokens = known.topk(min(self.top_k or len(known), len(known)))
             shares = torch.softmax(best, dim=-1)
             # The likeliest token stays, and each further one as long as those before it do not reach top_p.

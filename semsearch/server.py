@@ -108,6 +108,7 @@ def run(app: Any, host: str, port: int, started: Callable[[str], None] | None = 
         proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=GRACE,
+        http="h11",  # the other parser takes headers without end
         ws="none",
     )
     name = f"[{host}]" if ":" in host else host
@@ -151,7 +152,7 @@ def given_token(file: str | None) -> str | None:
         return os.environ.get("SEMSEARCH_TOKEN") or None
     try:
         return Path(file).expanduser().read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: ~ of a user that is not there
         raise InputError(f"The token file {file!r} cannot be read: {error}.") from None
 
 

@@ -13,6 +13,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ log: logging.Logger = logging.getLogger("semsearch.server")
 
 _WORD = re.compile(r"[^\W_]+(?:['’._][^\W_]+)*")
 _SPACELESS = re.compile(f"[{SPACELESS}]")
+_FOLDERS = re.compile(r"(?<![\w:/.~])/(?:[^/\s'\":,]+/)+")  # of an absolute path; not of an address such as http://
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _DEPTH = 16  # of metadata that is shown
 _FAILURES = 100
@@ -303,17 +305,21 @@ class Service:
         return {"error": "InternalError", "message": "An internal error; the server's log says more."}
 
     def message(self, error: Exception) -> str:
-        """The message of an error of ours, with names in place of the addresses of folders on this machine."""
+        """The message of an error of ours, with names in place of the addresses of folders on this machine.
+
+        Of a path that lies elsewhere only the last part is told.
+        """
         text = str(error)
         # The longer ones first: one may lie in another.
         known = {str(path): name for name, path in self.jobs.roots.items()}
         known[str(self.index.path)] = self.index.path.name
         known[str(Path(semsearch.__file__).parent)] = "semsearch"
-        known[str(Path.home())] = "~"
+        with suppress(RuntimeError):  # a user without a home
+            known[str(Path.home())] = "~"
         for path in sorted(known, key=len, reverse=True):
             if len(path) > 1:
                 text = text.replace(path, known[path])
-        return str(plain(text))
+        return str(plain(_FOLDERS.sub("", text)))
 
 
 def marked(text: str, query: str, analyzer: Analyzer) -> list[tuple[int, int]]:

@@ -73,6 +73,8 @@ class Shell:
 
         That is 0 with a person, and for a pipe the greatest of its lines: 0, 1 (nothing found), 2 (an error).
         """
+        if hasattr(sys.stdin, "reconfigure"):
+            sys.stdin.reconfigure(errors="replace")
         if sys.stdin.isatty():
             for line in _typed(lambda: "ask> " if self.plain == self.ask else "search> ", [*self._commands, ":quit"]):
                 try:
@@ -82,8 +84,6 @@ class Shell:
                     print("interrupted", file=sys.stderr)
             return 0
         worst = 0
-        if hasattr(sys.stdin, "reconfigure"):
-            sys.stdin.reconfigure(errors="replace")
         for line in sys.stdin:
             if (code := self.line(line)) is None:
                 break
@@ -105,7 +105,7 @@ class Shell:
             if self.as_json:
                 print_json({"error": type(error).__name__, "message": str(error)}, lines=True)
             else:
-                print(self.paint(str(error), "red"), file=sys.stderr, flush=True)
+                print(self.paint(clean(str(error)), "red"), file=sys.stderr, flush=True)
             return 2
 
     def _command(self, word: str) -> Callable[[str], int] | None:
@@ -194,7 +194,7 @@ class Shell:
     def _hit(self, number: str) -> tuple[Hit, tuple[int, int]]:
         if not self.hits:
             raise InputError("There are no hits yet. Ask or search first.")
-        if not number.isdecimal() or not 1 <= int(number) <= len(self.hits):
+        if number not in map(str, range(1, len(self.hits) + 1)):
             raise InputError(f"{clean(number) or 'Nothing'} is no hit: the last ones are 1 to {len(self.hits)}.")
         return self.hits[int(number) - 1]
 

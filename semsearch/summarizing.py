@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from semsearch.errors import InputError
 from semsearch.extraction import Reader
 from semsearch.opening import open_reader
+from semsearch.prompts import SUMMARY
 from semsearch.records import Answer, Hit, Passage
 from semsearch.writing import Writing
 
@@ -17,9 +18,7 @@ if TYPE_CHECKING:
     from semsearch.exploring import Sentence
     from semsearch.generation import GenerativeReader
 
-__all__ = ["QUESTION", "write_summary"]
-
-QUESTION = "What do all these passages say, in a few sentences?"
+__all__ = ["write_summary"]
 
 
 def write_summary(chosen: Sequence[Sentence], reader: str | Path | GenerativeReader, encoder: Encoder) -> Answer:
@@ -36,4 +35,4 @@ def write_summary(chosen: Sequence[Sentence], reader: str | Path | GenerativeRea
         for number, each in enumerate(chosen, 1)
     ]
     hits = [Hit(passage, each.score, passage.id) for passage, each in zip(passages, chosen, strict=True)]
-    return Writing(writer, encoder=lambda: encoder).stream(QUESTION, hits).answer
+    return Writing(writer, encoder=lambda: encoder).stream(SUMMARY, hits).answer

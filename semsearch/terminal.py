@@ -27,6 +27,8 @@ _PLACE = re.compile(r"  (?:\[\d+\] )?\S.* \[\d+:\d+\]")
 _BARS = re.compile("[█▉▊▋▌▍▎▏]+")
 _COUNT = re.compile(r"(?<=\s)[1-9][\d,]*(?=,|$)")
 _VERDICT = re.compile(r"(not ok|ok)(?=:)")
+# What JSON leaves as it is and a terminal may obey, or take for the end of a line.
+_POWERS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def wants_colour(choice: str, stream: TextIO, environment: Mapping[str, str] = os.environ) -> bool:
@@ -45,14 +47,14 @@ def progress_for(stream: TextIO, environment: Mapping[str, str] = os.environ) ->
 
 
 def print_json(value: Any, *, lines: bool = False) -> None:
-    """Print JSON; `lines` for one value among several, each on a line of its own."""
+    """Print JSON; `lines` for one value among several, each on a line of its own. Control characters are escaped."""
     dump: Callable[..., str] = partial(json.dumps, value, indent=None if lines else 2)
     text = dump(ensure_ascii=False)
     try:
-        text.encode(sys.stdout.encoding)
+        text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
         text = dump()
-    print(text, flush=lines)
+    print(_POWERS.sub(lambda match: f"\\u{ord(match[0]):04x}", text), flush=lines)
 
 
 def inert(text: str) -> str:

@@ -171,11 +171,13 @@ _OPPOSITES = _pairs(_OPPOSED)
 
 def denials(words: Sequence[Word]) -> list[list[str]]:
     """The next few words after each negator, or the one before where none follows."""
-    denials = []
-    for i, word in enumerate(words):
+    contents = [word.key for word in words if not word.negator]
+    denials, place = [], 0
+    for word in words:
         if word.negator:
-            after = [other.key for other in words[i + 1 :] if not other.negator][:SCOPE]
-            denials.append(after or [other.key for other in words[:i] if not other.negator][-1:])
+            denials.append(contents[place : place + SCOPE] or contents[-1:])
+        else:
+            place += 1
     return [denial for denial in denials if denial]
 
 

@@ -233,6 +233,8 @@ def test_eval(indexed: Path, tmp_path: Path) -> None:
         (["ask", "x", "--mode", "auto"], "needs a reader that writes"),
         (["serve", "--host", "0.0.0.0"], "needs a token"),
         (["serve", "--token-file", "nowhere"], "nowhere"),
+        (["serve", "--token-file", "~nobody-of-that-name/token"], "nobody-of-that-name"),
+        (["index", "~nobody-of-that-name/handbook"], "nobody-of-that-name"),
         (["index", "handbook", "--encoder", "no/such-model", "--index", "other"], "no/such-model"),
     ],
 )
@@ -241,6 +243,30 @@ def test_errors_are_one_line_and_exit_with_2(indexed: Path, arguments: list[str]
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("usage:") or len(done.stderr.splitlines()) == 1
+
+
+def test_an_error_stays_one_line_and_inert_whatever_it_names(indexed: Path) -> None:
+    done = run(indexed, "search", "x", "--index", "no\x1b[31m\nwhere")
+    assert done.returncode == 2
+    assert (len(done.stderr.splitlines()), "\x1b" in done.stderr) == (1, False)
+
+
+@pytest.mark.parametrize(("output", "code"), [("closed", 0), ("/dev/full", 2)])
+def test_output_that_cannot_be_written_ends_in_order(tmp_path: Path, output: str, code: int) -> None:
+    """Nobody reads a short output any more, as after `| head -0`, or there is no room for it."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    place = writing if output == "closed" else os.open(output, os.O_WRONLY)
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    command = [*SEMSEARCH, "completion", "bash"]
+    done = subprocess.run(command, cwd=tmp_path, stdout=place, stderr=subprocess.PIPE, text=True, env=buffered)
+    for each in {writing, place}:
+        os.close(each)
+    assert done.returncode == code
+    assert "Exception" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == (code == 2)
 
 
 def test_several_indexes_must_be_named(indexed: Path, tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from semsearch.followups import depends, phrases, standalone
+from semsearch.wording import denials, words
 
 BRIDGE = [("Who built the Tower Bridge?", "Horace Jones")]
 DVD = [("How much is the late fee for a DVD?", "60p a day")]
@@ -139,3 +141,23 @@ def test_any_words_are_accepted(words):
     new = standalone(" ".join(words), BRIDGE)
     said = " ".join([*words, *BRIDGE[0], "in", "s"])  # "in" for there, "s" of a possessive
     assert set(re.findall(r"\w+", new.casefold())) <= set(re.findall(r"\w+", said.casefold()))
+
+
+def test_a_long_or_hostile_earlier_question_takes_no_time() -> None:
+    begun = time.perf_counter()
+    for asked in ("?" * 200_000 + "x", "which " * 50_000, "Is the big bridge in old Rome? " * 9_000):
+        assert standalone("And on Sundays?", [(asked, "")]) == "And on Sundays?"
+        assert standalone("When was it built?", [("Who knows the Tower Bridge?", "Ada"), (asked, "")]) == (
+            "When was the Tower Bridge built?"
+        )
+    assert standalone("And on Sundays?", [("When does it open? !.\n", "")]) == "When does it open on Sundays? !.\n"
+    assert time.perf_counter() - begun < 2
+
+
+def test_denials_are_found_in_linear_time() -> None:
+    found = words("not " * 50_000 + "open")
+    begun = time.perf_counter()
+    assert denials(found) == [["open"]] * 50_000
+    assert time.perf_counter() - begun < 2
+    assert denials(words("Dogs are not")) == [["dog"]]
+    assert denials(words("not a red big old late dog")) == [["red", "big", "old"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,23 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_generators import KINDS, LENGTH, QUESTION, TEMPLATES, TEXTS, WINDOW, hits, passages, save_models
+from tiny_generators import (
+    KINDS,
+    LENGTH,
+    QUESTION,
+    TEMPLATES,
+    TEXTS,
+    WINDOW,
+    byte_tokenizer,
+    hits,
+    passages,
+    piece_tokenizer,
+    save_models,
+)
 
 from semsearch.citing import AnswerStream
-from semsearch.detokenising import until_text
-from semsearch.errors import InputError
+from semsearch.detokenising import detokenise, encode, until_text
+from semsearch.errors import InputError, ModelError
 from semsearch.generation import CausalReader, Seq2SeqReader
 from semsearch.pretrained import open_generative
 from semsearch.prompts import CHAT, Template, neutralise
@@ -329,6 +342,34 @@ def test_the_share_of_a_token_is_its_probability(gpt2: CausalReader) -> None:
         for seed in range(150)
     ]
     assert sum(drawn) / 150 == pytest.approx(expected, abs=4 * (0.25 / 150) ** 0.5)
+
+
+def test_a_continuation_keeps_the_space_before_its_first_word() -> None:
+    tokenizer = piece_tokenizer(bart=False)
+    tokens = encode(tokenizer, "A late book costs 20 cents")
+    for k in range(1, len(tokens)):
+        text = tokenizer.decode(tokens[:k]) + "".join(detokenise(tokens[k:], tokenizer, after=tokens[k - 1 : k]))
+        assert text == "A late book costs 20 cents"
+
+
+def test_no_thread_makes_a_control_token_of_another_s_text() -> None:
+    tokenizer, text = byte_tokenizer(chat=True), "<|im_start|>system b <|im_end|>" * 3
+    known = {control: encode(tokenizer, text, control=control) for control in (True, False)}
+    assert known[True] != known[False]
+
+    def same(control: bool) -> bool:
+        return all(encode(tokenizer, text, control=control) == known[control] for _ in range(4000))
+
+    with ThreadPoolExecutor(3) as pool:
+        assert all(pool.map(same, (True, False, False)))
+
+
+@pytest.mark.parametrize("template", ["{{ raise_exception('no system message') }}", "{% for", "{{ messages.x.y.z }}"])
+def test_a_chat_template_that_fails_is_named(folders: dict[str, Path], template: str) -> None:
+    reader = open_generative(folders["chat"], max_new_tokens=LENGTH)
+    reader._tokenizer.chat_template = template
+    with pytest.raises(ModelError, match=r"The chat template of .* fails: "):
+        reader.stream(QUESTION, passages())
 
 
 def test_continuation_of_nothing_begins_with_the_first_token(gpt2: CausalReader) -> None:

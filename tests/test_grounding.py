@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import pairwise
 
 import pytest
@@ -258,6 +259,26 @@ def test_a_judge_decides_what_the_words_do_not_settle() -> None:
     settled = Says(0.0)
     assert cite("A late book costs 20 cents a day.", hits(FEES), judge=settled)[0].supported
     assert settled.cases == []
+
+
+def test_the_hit_of_an_answer_from_plain_strings_is_the_one_that_says_so() -> None:
+    texts = ["The museum opens at nine and closes at five every day.", "A late book costs 20 cents a day."]
+    found = [Hit(Passage(0, "", text, 0, len(text)), 0.0, rank) for rank, text in enumerate(texts, start=1)]
+    assert AnswerStream(["A late book costs 20 cents."], found).answer.hit == found[1]
+
+
+def test_an_answer_does_not_wait_for_the_model_of_another_stream() -> None:
+    other = AnswerStream(["Cats rule."], hits("Cats rule."))
+    came = []
+
+    def pieces() -> Iterator[str]:
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(lambda: other.answer)
+            came.append(not wait([answer], timeout=5).not_done)
+            yield "Dogs are welcome."
+
+    assert AnswerStream(pieces(), hits("Dogs are welcome.")).answer.found
+    assert came == [True]
 
 
 def test_closing_stops_the_reader_and_the_answer_stands_for_what_came() -> None:

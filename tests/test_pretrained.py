@@ -12,6 +12,7 @@ import torch
 from tiny_generators import QUESTION, TEXTS, WINDOW, passages, save_models
 
 from semsearch.errors import InputError, ModelError
+from semsearch.opening import open_reader
 from semsearch.pretrained import open_generative
 from semsearch.prompts import Template
 
@@ -58,6 +59,20 @@ def test_missing_weights(folders: dict[str, Path], tmp_path: Path) -> None:
     save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match=r"no weights for transformer\.h\.1\.attn\.c_attn\.weight and 0 others"):
         open_generative(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "content"), [("model.safetensors", b"\xff" * 99), ("config.json", b"[]")])
+def test_a_damaged_file_is_a_model_that_cannot_be_loaded(
+    folders: dict[str, Path], tmp_path: Path, name: str, content: bytes
+) -> None:
+    shutil.copytree(folders["gpt2"], tmp_path, dirs_exist_ok=True)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        open_generative(tmp_path)
+    if name == "config.json":
+        (tmp_path / name).write_text('{"model_type": ["gpt2"]}')
+        with pytest.raises(ModelError, match="cannot be loaded"):
+            open_reader(tmp_path)
 
 
 def test_pickled_weights_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from semsearch.opening import kind_of_model
 from semsearch.prompts import Template
 from semsearch.reading import Answerer
 from semsearch.records import Answer, Context, Document, Hit, Passage
-from semsearch.routing import kept, kind, needs_writing
+from semsearch.routing import fall_back, kept, kind, needs_writing
 
 shipped = pytest.mark.skipif(not (SHIPPED / "model.onnx").is_file(), reason="the shipped reader is not built yet")
 
@@ -336,6 +336,17 @@ def test_there_are_at_most_five_alternatives():
     assert [a.text for a in (answer, *answer.alternatives)] == ["w0", "w1", "w2", "w3", "w4", "w5"]
     refused = Answerer(None, Words(**scores), threshold=1.0).read("what?", " ".join(scores))
     assert [a.text for a in refused.alternatives] == ["w0", "w1", "w2", "w3", "w4"]
+
+
+def test_a_fallback_has_at_most_five_alternatives_too():
+    extracted = Answer("a", 0.5, alternatives=tuple(Answer(f"b{i}", 0.1) for i in range(5)))
+    written = Answer("", 0.0, alternatives=(Answer("c", 0.0),))
+    assert [a.text for a in fall_back(written, extracted).alternatives] == ["b0", "b1", "b2", "b3", "c"]
+
+
+def test_an_answer_below_the_threshold_keeps_its_context():
+    context = Context((HITS[0].passage,))
+    assert kept(Answer("a", 0.1, context=context), 0.5).context is context
 
 
 def test_answering_searches_with_what_was_asked_for():

@@ -257,6 +257,21 @@ def test_the_whole_has_a_limit_in_time(server: Server, monkeypatch: pytest.Monke
     assert 1.5 < time.monotonic() - start < 20
 
 
+def test_a_host_that_cannot_be_is_said() -> None:
+    with pytest.raises(ModelError, match=r"'a\.\.b' is not the name of a host"):
+        list(open_remote("openai:tiny@http://a..b").stream(QUESTION, passages()))
+
+
+def test_an_event_of_a_thousand_brackets_is_not_of_the_protocol() -> None:
+    with pytest.raises(ModelError, match="not of the OpenAI protocol"):
+        list(remote._contents(iter(["data: " + "[" * 100_000, ""]), "tiny"))
+
+
+def test_an_error_that_is_null_is_none() -> None:
+    event = {"error": None, "choices": [{"delta": {"content": "Hm."}, "finish_reason": "stop"}]}
+    assert list(remote._contents(iter([f"data: {json.dumps(event)}", ""]), "tiny")) == ["Hm."]
+
+
 def test_a_server_that_speaks_something_else() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
@@ -352,6 +367,7 @@ def test_an_address_that_cannot_be_is_refused_without_its_secrets(name: str, mes
         ({"max_new_tokens": 0}, "max_new_tokens is a number of tokens"),
         ({"max_context_tokens": True}, "max_context_tokens is a number of tokens"),
         ({"timeout": 0}, "timeout is a number of seconds above 0"),
+        ({"timeout": float("inf")}, "timeout is a number of seconds above 0 and at most 86400"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:

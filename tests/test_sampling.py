@@ -99,3 +99,9 @@ def test_a_seed_begins_anew_with_each_chooser() -> None:
 def test_numbers_out_of_range(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Sampling(**options)
+
+
+@pytest.mark.parametrize("temperature", [1e-40, 1e-320])
+def test_no_temperature_is_too_small(temperature: float) -> None:
+    logits = torch.tensor([1.0, 30.0, 29.0])
+    assert Sampling(temperature=temperature).chooser()(logits, []) == 1

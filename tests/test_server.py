@@ -27,7 +27,7 @@ from semsearch.errors import IndexNotFoundError, InputError, MissingExtraError
 from semsearch.gate import Counters, Gate, Limits, is_loopback
 from semsearch.records import Passage
 from semsearch.server import create_app, main, serve
-from semsearch.service import marked, plain
+from semsearch.service import Service, marked, plain
 
 httpx = pytest.importorskip("httpx", reason="httpx is not installed")
 
@@ -283,6 +283,8 @@ def test_a_failure_in_the_middle_is_a_line_and_tells_nothing(index: semsearch.In
         whole = web.post("/api/ask", json={"question": "Why?"})
         assert (whole.status_code, whole.json()["error"]) == (500, "InternalError")
         assert "secret" not in whole.text
+        assert "default-src 'none'" in whole.headers["content-security-policy"]
+        assert whole.headers["cache-control"] == "no-store"
 
 
 def test_a_question_that_cannot_be_asked_fails_before_the_stream(web: httpx.Client) -> None:
@@ -358,6 +360,8 @@ def test_a_form_of_another_site_is_no_request(web: httpx.Client) -> None:
         ("LOCALHOST:8017", 200),
         ("127.0.0.1:1", 200),
         ("[::1]:8017", 200),
+        ("127.0.0.2:8017", 200),  # the address that `--host 127.0.0.2` prints
+        ("10.0.0.5", 421),
         ("evil.example", 421),
         ("localhost.evil.example", 421),
         ("127.0.0.1.nip.io", 421),
@@ -660,6 +664,19 @@ def test_health_says_when_and_why_not(tmp_path: Path) -> None:
         assert web.post("/api/search", json={"query": "late"}).status_code == 503
 
 
+def test_messages_tell_no_folder_of_this_machine(index: semsearch.Index) -> None:
+    service = Service(index, (), None, Limits())
+    told = {
+        f"{index.path}/index.db is damaged.": "library/index.db is damaged.",
+        f"{Path.home()}/notes.txt": "~/notes.txt",
+        "There is no model '/srv/private/models/reader'.": "There is no model 'reader'.",
+        "/srv/private/a.txt: not readable": "a.txt: not readable",
+        "http://localhost:11434/v1/chat does not answer": "http://localhost:11434/v1/chat does not answer",
+        "handbook/fees.md and/or x / y": "handbook/fees.md and/or x / y",
+    }
+    assert {text: service.message(InputError(text)) for text in told} == told
+
+
 def test_what_is_served(web: httpx.Client, index: semsearch.Index) -> None:
     info = web.get("/api/info").json()
     assert info["name"] == "library"
@@ -768,7 +785,7 @@ def test_ctrl_c_ends_it_in_order(tmp_path: Path, how: signal.Signals) -> None:
 from argparse import Namespace
 from semsearch.server import main
 raise SystemExit(main(Namespace(index={str(tmp_path / "library")!r}, host="127.0.0.1", port=0, root=None,
-                                token_file={str(tmp_path / "token")!r}, allow_host=None, reader=None)))
+                                token_file={str(tmp_path / "token")!r}, allow_host=None, reader=None, json=False)))
 """
     (tmp_path / "token").write_text(f"{TOKEN}\n")
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as process:

@@ -65,7 +65,7 @@ def test_a_switch_holds_until_the_next_and_commands_may_be_short(place: Path) ->
 
 
 def test_what_a_line_could_not_do_is_told_and_the_next_is_read(place: Path) -> None:
-    lines = ":read 1\n:nonsense\n:\n:s late fee\n:read 0\n:why two\n:r 99\n:s late fee\n"
+    lines = ":read 1\n:nonsense\n:\n:s late fee\n:read 0\n:why two\n:r 99\n:r " + "9" * 5000 + "\n:s late fee\n"
     done = piped(place, lines)
     assert done.returncode == 2
     assert done.stdout.count("hits for “late fee”") == 2
@@ -76,6 +76,7 @@ def test_what_a_line_could_not_do_is_told_and_the_next_is_read(place: Path) -> N
         "0 is no hit:",
         "two is no hit:",
         "99 is no hit:",
+        "9" * 5000 + " is no hit:",
     ]
     assert [line[: len(start)] for line, start in zip(done.stderr.splitlines(), told, strict=True)] == told
     errors = rows(piped(place, ":why 1\n:s\n \n", "--json"))
@@ -152,6 +153,16 @@ def test_a_person_asks_reads_and_leaves(place: Path, tmp_path: Path) -> None:
         terminal.type("\n")
         terminal.expect("ask> ")
         terminal.type(":q\n")
+        assert terminal.wait() == 0
+
+
+def test_keys_that_are_no_text_are_a_question_like_another(place: Path, tmp_path: Path) -> None:
+    with PseudoTerminal([*SEMSEARCH, "shell"], place, environment(XDG_STATE_HOME=str(tmp_path))) as terminal:
+        terminal.expect("ask> ")
+        os.write(terminal.master, b":s late fee \xff\xfe\n")
+        terminal.expect("fees.md")
+        terminal.expect("ask> ")
+        terminal.type("\x04")
         assert terminal.wait() == 0
 
 

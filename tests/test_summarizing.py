@@ -10,8 +10,8 @@ from toy import WordEncoder
 
 from semsearch import Index
 from semsearch.errors import InputError
+from semsearch.prompts import SUMMARY
 from semsearch.records import Answer, Context
-from semsearch.summarizing import QUESTION
 
 DOCUMENTS = {
     "cats.md": "Cats sleep most of the day. Cats drink milk in the evening.",
@@ -28,7 +28,7 @@ class Repeats:
         self.shown: list[str] = []
 
     def stream(self, question, passages):
-        assert question == QUESTION
+        assert question == SUMMARY
         self.shown = [passage.text for passage in passages]
         yield from [*self.shown[:1], " Dogs bark at night."]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from pseudo_terminal import COLOUR, SEMSEARCH, PseudoTerminal, environment
 from toy import WordEncoder
 
 import semsearch
-from semsearch.terminal import Paint, inert, inline, progress_for, wants_colour
+from semsearch.terminal import Paint, inert, inline, print_json, progress_for, wants_colour
 
 LATE = "# Fees\n\nThe late fee for a book is 25 cents a day.\n"
 
@@ -77,6 +78,16 @@ def test_text_keeps_its_lines_and_loses_its_powers() -> None:
     assert inline("") == ""
     for code in (*range(32), *range(0x7F, 0xA0), 0x202E, 0x2028, 0xD800):
         assert set(inert(f"a{chr(code)}b")) <= set("ab \n\ufffd␡") | set(map(chr, range(0x2400, 0x2420)))
+
+
+def test_json_is_the_same_value_in_harmless_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    value = {"\x9b31m": ["é \\\x9b2J \u202egnp.exe \x7f\u2028 東京"]}
+    out = io.StringIO()  # without an encoding, as where a program takes what is printed
+    monkeypatch.setattr("sys.stdout", out)
+    print_json(value, lines=True)
+    assert json.loads(out.getvalue()) == value
+    assert not set(out.getvalue()) & set("\x9b\u202e\x7f\u2028")
+    assert "東京" in out.getvalue()
 
 
 @pytest.fixture(scope="module")

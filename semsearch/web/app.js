@@ -48,7 +48,7 @@ function login(wrong) {
     $("login-problem").hidden = !wrong;
     $("login-problem").textContent = wrong ? "That is not the token." : "";
     $("login").showModal();
-    $("login").addEventListener("cancel", (event) => event.preventDefault());
+    $("login").onclose = () => loggingIn && !$("login").open && $("login").showModal(); // Escape is no way out
     $("login-form").addEventListener("submit", () => {
       token = $("token").value.trim();
       $("token").value = "";
@@ -333,6 +333,7 @@ async function ask() {
   try {
     const question = { question: state.q.toWellFormed(), where: where() };
     for await (const event of lines(await request("/api/ask/stream", { body: question, signal }))) {
+      if (signal.aborted) return;
       if (event.type === "piece") said.append(shown(event.text));
       if (event.type === "error") throw new Problem(event.error.message);
       if (event.type === "answer") body.replaceChildren(...answered(event.answer));
@@ -510,14 +511,17 @@ function pageLine(page) {
 // A button for the text before (step -1) or after (step 1) what is shown.
 function further(label, part, text, from, to, step) {
   const button = element("button", { type: "button" }, label);
+  const id = state.doc; // the reader may show another one when the part comes
   let [first, last] = [part.start, part.end];
+  let loading = false;
   button.addEventListener("click", async () => {
+    if (loading) return; // a second click would put the same part there twice
+    loading = true;
     const start = step < 0 ? Math.max(0, first - PART) : last;
     const size = step < 0 ? first - start : PART;
-    const named = state.doc ? { id: state.doc } : null;
-    if (named === null) return;
     try {
-      const more = await json(`/api/document?${parameters({ ...named, start, size })}`);
+      const more = await json(`/api/document?${parameters({ id, start, size })}`);
+      if (!text.isConnected) return;
       const height = $("pages").scrollHeight;
       text[step < 0 ? "prepend" : "append"](...textOf(more, from, to));
       if (step < 0) $("pages").scrollTop += $("pages").scrollHeight - height;
@@ -525,9 +529,11 @@ function further(label, part, text, from, to, step) {
       if (step < 0 ? first === 0 : last >= more.length) button.remove();
     } catch (error) {
       complain(error);
+    } finally {
+      loading = false;
     }
   });
-  button.hidden = state.doc === "";
+  button.hidden = id === "";
   return button;
 }
 
