@@ -56,7 +56,8 @@ def _opened(reader: object, template: Template | str | os.PathLike[str] | None) 
 
 def _named(name: str, template: Template | str | os.PathLike[str] | None) -> Reader | GenerativeReader:
     """The kind of reader that the files or the model's own configuration ask for."""
-    folder = Path(name)
+    folder = Path(name).expanduser()
+    name = str(folder) if name.startswith("~") else name
     if (folder / "model.onnx").is_file():
         return OnnxReader(folder)
     gguf = name.endswith(".gguf") or (any(folder.glob("*.gguf")) and not (folder / "config.json").is_file())

@@ -44,6 +44,7 @@ WHOLE = 10  # times the longest silence: how long an answer may take in all
 WAITS = (0.5, 2.0)  # seconds before the second and the third try
 LONGEST_WAIT = 10.0  # however long a server asks to wait
 FRAME = 64  # tokens that a chat template may add around the message
+CHARACTERS = 64  # that a token has at most, on average over an answer
 _BUSY = {429, 500, 502, 503, 504}
 _LINE = 1 << 20  # bytes of one event
 _ERROR = 4096  # bytes of an answer that is an error
@@ -193,7 +194,7 @@ class RemoteReader:
         end = time.monotonic() + WHOLE * self.timeout
         exchange = self._ask(body, end)
         try:
-            yield from _contents(exchange.lines(end), self.name)
+            yield from _at_most(CHARACTERS * self.max_new_tokens, _contents(exchange.lines(end), self.name), self.name)
         finally:
             exchange.close()
 
@@ -360,17 +361,25 @@ class _Exchange:
 
 
 def _contents(lines: Iterator[str], name: str) -> Iterator[str]:
-    """The pieces of text in a stream of events, up to [DONE]."""
-    finished = False
+    """The pieces of text in a stream of events, up to [DONE] or the event that says it was the last."""
     for data in _events(lines):
         if data == "[DONE]":
             return
         piece, last = _content(data, name)
         if piece:
             yield piece
-        finished = finished or last
-    if not finished:
-        raise ModelError(f"{name} broke off in the middle of its answer.")
+        if last:  # some servers keep the connection open after it
+            return
+    raise ModelError(f"{name} broke off in the middle of its answer.")
+
+
+def _at_most(length: int, pieces: Iterator[str], name: str) -> Iterator[str]:
+    """The pieces; raises ModelError where a server does not stop at the number of tokens that it was asked for."""
+    for piece in pieces:
+        length -= len(piece)
+        if length < 0:
+            raise ModelError(f"{name} does not stop at max_new_tokens. Use a server that honours max_tokens.")
+        yield piece
 
 
 def _events(lines: Iterator[str]) -> Iterator[str]:

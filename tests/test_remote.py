@@ -272,6 +272,20 @@ def test_an_error_that_is_null_is_none() -> None:
     assert list(remote._contents(iter([f"data: {json.dumps(event)}", ""]), "tiny")) == ["Hm."]
 
 
+def test_nothing_is_waited_for_after_the_last_event() -> None:
+    event = {"choices": [{"delta": {"content": "Hm."}, "finish_reason": "stop"}]}
+    lines = iter([f"data: {json.dumps(event)}", "", "data: never read"])
+    assert list(remote._contents(lines, "tiny")) == ["Hm."]
+    assert list(lines) == ["data: never read"]
+
+
+def test_a_server_that_does_not_stop_is_left() -> None:
+    pieces = remote._at_most(100, iter(["a" * 60, "b" * 40, "c", "d"]), "tiny")
+    assert [next(pieces), next(pieces)] == ["a" * 60, "b" * 40]
+    with pytest.raises(ModelError, match="does not stop at max_new_tokens"):
+        next(pieces)
+
+
 def test_a_server_that_speaks_something_else() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
