@@ -21,6 +21,8 @@ from semsearch.errors import (
     IndexLockedError,
     IndexNotFoundError,
     InputError,
+    MissingExtraError,
+    ModelError,
     ReadOnlyIndexError,
     SemsearchError,
     StorageError,
@@ -69,6 +71,8 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (StorageFullError, 507),
     (IndexNotFoundError, 503),
     (StorageError, 503),
+    (ModelError, 503),
+    (MissingExtraError, 503),
     (InputError, 400),
 )
 NO_TOKEN: dict[str, Any] = {"security": []}

@@ -129,7 +129,7 @@ def main(options: argparse.Namespace) -> int:
     def started(address: str) -> None:
         if options.json:
             print(json.dumps({"address": address}), flush=True)
-        print(f"Serving {Path(options.index).name} on {address} (Ctrl-C stops it)", file=sys.stderr)
+        print(f"Serving {Path(options.index).resolve().name} on {address} (Ctrl-C stops it)", file=sys.stderr)
         if token is not None:
             print(f"The page, with the token: {address}/#token={token}", file=sys.stderr)
 

@@ -157,7 +157,8 @@ def test_a_person_asks_reads_and_leaves(place: Path, tmp_path: Path) -> None:
 
 
 def test_keys_that_are_no_text_are_a_question_like_another(place: Path, tmp_path: Path) -> None:
-    with PseudoTerminal([*SEMSEARCH, "shell"], place, environment(XDG_STATE_HOME=str(tmp_path))) as terminal:
+    strict = environment(XDG_STATE_HOME=str(tmp_path), PYTHONIOENCODING="utf-8:strict")  # as in most locales
+    with PseudoTerminal([*SEMSEARCH, "shell"], place, strict) as terminal:
         terminal.expect("ask> ")
         os.write(terminal.master, b":s late fee \xff\xfe\n")
         terminal.expect("fees.md")
