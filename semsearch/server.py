@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,27 +101,61 @@ def serve(
 
 def run(app: Any, host: str, port: int, started: Callable[[str], None] | None = None) -> None:
     """Serve an ASGI application until Ctrl-C or SIGTERM; `started` is called with the address once it is known."""
-    import uvicorn
+    with _Interrupt() as interrupt:
+        import uvicorn
 
-    listening = listen(host, port)
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=GRACE,
-        http="h11",  # the other parser takes headers without end
-        ws="none",
-    )
-    name = f"[{host}]" if ":" in host else host
-    try:
-        if started is not None:
-            started(f"http://{name}:{listening.getsockname()[1]}")
-        uvicorn.Server(config).run(sockets=[listening])
-    except KeyboardInterrupt:
-        pass  # uvicorn raises the signal again once everything is closed
-    finally:
-        listening.close()
+        listening = listen(host, port)
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE,
+            http="h11",  # the other parser takes headers without end
+            ws="none",
+        )
+        server = uvicorn.Server(config)
+        interrupt.then(lambda: setattr(server, "should_exit", True))
+        name = f"[{host}]" if ":" in host else host
+        try:
+            if started is not None:
+                started(f"http://{name}:{listening.getsockname()[1]}")
+            server.run(sockets=[listening])
+        finally:
+            listening.close()
+
+
+class _Interrupt:
+    """Takes Ctrl-C for a wish where uvicorn does not.
+
+    An exception in the middle of an import may leave Python's lock of imports taken, and a thread that loads a model
+    would wait for it without end.
+    """
+
+    def __init__(self) -> None:
+        self._wished = False
+        self._stop: Callable[[], None] | None = None
+        self._before: Any = None
+
+    def __enter__(self) -> _Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def then(self, stop: Callable[[], None]) -> None:
+        """Call `stop` when Ctrl-C comes, or now if it has come."""
+        self._stop = stop
+        if self._wished:
+            stop()
+
+    def _note(self, number: int, frame: object) -> None:
+        self._wished = True
+        if self._stop is not None:
+            self._stop()
 
 
 def main(options: argparse.Namespace) -> int:
