@@ -128,7 +128,9 @@ def test_a_person_asks_reads_and_leaves(place: Path, tmp_path: Path) -> None:
         terminal.expect(":search ")
         terminal.type("late fee\n")
         assert "fees.md" in terminal.expect("ask> ")
-        terminal.type("half a line\x03")
+        terminal.type("half a line")
+        terminal.expect("half a line")  # shown: from here on keys are waited for
+        terminal.type("\x03")
         terminal.expect("ask> ")  # Ctrl-C drops it
         terminal.type(":s\n")
         terminal.expect("search> ")
