@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -129,9 +130,13 @@ def test_a_person_asks_reads_and_leaves(place: Path, tmp_path: Path) -> None:
         terminal.type("late fee\n")
         assert "fees.md" in terminal.expect("ask> ")
         terminal.type("half a line")
-        terminal.expect("half a line")  # shown: from here on keys are waited for
-        terminal.type("\x03")
-        terminal.expect("ask> ")  # Ctrl-C drops it
+        terminal.expect("half a line")
+        # Ctrl-C drops it. One that comes while readline looks at a key is noticed with the next key only.
+        for _ in range(10):
+            terminal.type("\x03")
+            with contextlib.suppress(AssertionError):
+                terminal.expect("ask> ", timeout=5)
+                break
         terminal.type(":s\n")
         terminal.expect("search> ")
         terminal.type("\x1b[A\x1b[A\n")  # the line before the last one, from the history
