@@ -29,6 +29,7 @@ import semsearch
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 httpx = pytest.importorskip("httpx", reason="httpx is not installed")
 
+from selenium.common.exceptions import StaleElementReferenceException  # noqa: E402
 from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
@@ -87,7 +88,8 @@ class Page:
         return [each for each in self.driver.find_elements(By.CSS_SELECTOR, selector) if each.is_displayed()]
 
     def wait(self, true: Callable[[], Any]) -> Any:
-        return WebDriverWait(self.driver, PATIENCE, 0.05).until(lambda _: true())
+        changing = (StaleElementReferenceException, IndexError)  # the page is being drawn: look again
+        return WebDriverWait(self.driver, PATIENCE, 0.05, changing).until(lambda _: true())
 
     def one(self, selector: str) -> Any:
         return self.wait(lambda: self.all(selector))[0]
