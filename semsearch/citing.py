@@ -11,7 +11,7 @@ do not settle it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from semsearch.grounding import SupportJudge, cite_hits, says_nothing, take_marks
 from semsearch.links import without_links
@@ -29,7 +29,8 @@ class AnswerStream:
     the stream stops the reader; `answer` then stands for what came until then.
 
     `judge` decides about sentences that the words alone do not settle; None: they are not supported. With `strict` the
-    answer has its supported sentences only. `context` is what the reader was shown, and becomes `answer.context`.
+    answer has its supported sentences only. `context` tells what the reader was shown, which becomes
+    `answer.context`; it is asked after the last piece, so that the first need not wait for it.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class AnswerStream:
         *,
         judge: SupportJudge | None = None,
         strict: bool = False,
-        context: Context | None = None,
+        context: Callable[[], Context] | None = None,
     ) -> None:
         self._hits = tuple(hits)
         self._sources = [hit.passage.text for hit in self._hits]
@@ -103,7 +104,8 @@ class AnswerStream:
         checked = tuple(cited)
         if self._strict and any(sentence.supported for sentence in checked):
             text, checked = supported_only(text, checked)
-        return _answer(text, checked, hit_of, self._context), checked
+        context = None if self._context is None else self._context()
+        return _answer(text, checked, hit_of, context), checked
 
 
 def supported_only(text: str, checked: Sequence[Sentence]) -> tuple[str, tuple[Sentence, ...]]:

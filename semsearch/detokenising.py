@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
+
+from semsearch.outline import without_surrogates
 
 __all__ = ["added_tokens", "detokenise", "encode", "until_text", "until_token", "without_leading_space"]
 
@@ -24,7 +25,7 @@ os.register_at_fork(after_in_child=_unlock)
 
 def encode(tokenizer: Any, text: str, *, control: bool = False) -> list[int]:
     """The tokens of `text`. Only with `control` are <|im_start|>, </s> and the like more than their letters."""
-    clean = re.sub("[\ud800-\udfff]", "\ufffd", text)  # tokenizers accept no lone surrogates
+    clean = without_surrogates(text)  # tokenizers accept no lone surrogates
     with _lock:
         encoding = tokenizer(clean, add_special_tokens=False, split_special_tokens=not control, verbose=False)
     ids: list[int] = encoding.input_ids

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from semsearch.display import hits_rows
 from semsearch.errors import MissingExtraError
+from semsearch.outline import without_surrogates
 from semsearch.records import Hit
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _typed_columns(hits: Iterable[Hit]) -> dict[str, tuple[type, list[Any]]]:
 def _encodable(value: Any) -> Any:
     """The same without lone surrogates, which no data frame takes: each becomes U+FFFD, so offsets stay right."""
     if isinstance(value, str):
-        return value if value.isascii() else re.sub("[\ud800-\udfff]", "\ufffd", value)
+        return without_surrogates(value)
     if isinstance(value, dict):
         return {_encodable(key): _encodable(each) for key, each in value.items()}
     return [_encodable(each) for each in value] if isinstance(value, (list, tuple)) else value

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import semsearch
 from semsearch.errors import InputError, MissingExtraError, SemsearchError
-from semsearch.gate import LOOPBACK_NAMES, Counters, Gate, Limits, is_loopback
-from semsearch.server import check_token, run
+from semsearch.gate import LOOPBACK_NAMES, Counters, Gate, Limits
+from semsearch.server import check_reachable, check_token, run
 from semsearch.service import NotFoundError, Service, plain
 
 if TYPE_CHECKING:
@@ -258,11 +258,8 @@ def serve(
     Raises InputError for a host that other machines can reach without a token, what opening an index raises, and
     MissingExtraError without the package `mcp`.
     """
-    if port is not None and token is None and not is_loopback(host):
-        raise InputError(
-            f"host={host!r} can be reached from other machines, so the server needs a token: "
-            "export SEMSEARCH_TOKEN=\"$(python -c 'import secrets; print(secrets.token_urlsafe(32))')\""
-        )
+    if port is not None:
+        check_reachable(host, token)
     service = Service(index, (), reader, limits)
     warming = threading.Thread(target=service.warm_up)
     try:

@@ -30,6 +30,7 @@ from semsearch.detokenising import until_text, without_leading_space
 from semsearch.display import clean, shorten
 from semsearch.errors import InputError, ModelError
 from semsearch.generation import MAX_CONTEXT_TOKENS, MAX_NEW_TOKENS
+from semsearch.outline import without_surrogates
 from semsearch.packing import pack
 from semsearch.prompts import CHAT, Template
 from semsearch.records import Context, Passage
@@ -410,7 +411,7 @@ def _content(data: str, name: str) -> tuple[str, bool]:
         ) from error
     if not isinstance(piece, str):
         raise ModelError(f"{name} sent a content that is not text: {shorten(clean(data), 100)!r}")
-    return re.sub("[\ud800-\udfff]", "\ufffd", piece), finished
+    return without_surrogates(piece), finished
 
 
 def _message(value: Any) -> str:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from semsearch.index import Index
 
-__all__ = ["Limits", "check_token", "create_app", "given_token", "main", "run", "serve"]
+__all__ = ["Limits", "check_reachable", "check_token", "create_app", "given_token", "main", "run", "serve"]
 
 LEAST_TOKEN = 16  # characters
 GRACE = 5  # seconds that running requests have when the server stops
@@ -90,11 +90,7 @@ def serve(
     `create_app`. Raises InputError for a host that other machines can reach without a token, and for an address that
     cannot be had; otherwise as `create_app`.
     """
-    if token is None and not is_loopback(host):
-        raise InputError(
-            f"host={host!r} can be reached from other machines, so the server needs a token of at least {LEAST_TOKEN} "
-            "characters: export SEMSEARCH_TOKEN=\"$(python -c 'import secrets; print(secrets.token_urlsafe(32))')\""
-        )
+    check_reachable(host, token)
     app = create_app(index, roots=roots, token=token, hosts=hosts, reader=reader, limits=limits)
     run(app, host, port, started)
 
@@ -190,6 +186,15 @@ def given_token(file: str | None) -> str | None:
         return Path(file).expanduser().read_text("utf-8").strip()
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: ~ of a user that is not there
         raise InputError(f"The token file {file!r} cannot be read: {error}.") from None
+
+
+def check_reachable(host: str, token: str | None) -> None:
+    """Raises InputError for a host that other machines can reach, without a token."""
+    if token is None and not is_loopback(host):
+        raise InputError(
+            f"host={host!r} can be reached from other machines, so the server needs a token of at least {LEAST_TOKEN} "
+            "characters: export SEMSEARCH_TOKEN=\"$(python -c 'import secrets; print(secrets.token_urlsafe(32))')\""
+        )
 
 
 def check_token(token: str) -> None:

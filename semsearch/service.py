@@ -22,6 +22,7 @@ from semsearch.analysis import SPACELESS, Analyzer
 from semsearch.errors import InputError, SemsearchError
 from semsearch.gate import Limits
 from semsearch.jobs import Job, Jobs, named_roots
+from semsearch.outline import without_surrogates
 from semsearch.records import Answer, Citation, Hit
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ log: logging.Logger = logging.getLogger("semsearch.server")
 _WORD = re.compile(r"[^\W_]+(?:['’._][^\W_]+)*")
 _SPACELESS = re.compile(f"[{SPACELESS}]")
 _FOLDERS = re.compile(r"(?<![\w:/.~])/(?:[^/\s'\":,]+/)+")  # of an absolute path; not of an address such as http://
-_SURROGATES = re.compile("[\ud800-\udfff]")
 _DEPTH = 16  # of metadata that is shown
 _FAILURES = 100
 _OWN = ("source", "title", "heading")  # metadata that is shown elsewhere, or not at all
@@ -360,7 +360,7 @@ def _covered(word: str, run: re.Pattern[str], offset: int) -> Iterator[tuple[int
 def plain(value: Any, depth: int = _DEPTH) -> Any:
     """The value with what JSON can say everywhere: no lone surrogates, no NaN, nothing nested without end."""
     if isinstance(value, str):
-        return value if value.isascii() else _SURROGATES.sub("\ufffd", value)
+        return without_surrogates(value)
     if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, float):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from semsearch.citing import AnswerStream
@@ -89,7 +89,7 @@ class Writing:
             question,
             judge=self._judge,
             strict=self._strict,
-            context=None if context is None else context(question, [hit.passage for hit in hits]),
+            context=None if context is None else partial(context, question, [hit.passage for hit in hits]),
         )
         if extracted is not None:
             return CheckedStream(stream, lambda written: fall_back(written, extracted))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +20,7 @@ from tiny_generators import (
     WINDOW,
     byte_tokenizer,
     hits,
+    one_thread,  # noqa: F401
     passages,
     piece_tokenizer,
     save_models,
@@ -32,15 +32,6 @@ from semsearch.errors import InputError, ModelError
 from semsearch.generation import CausalReader, Seq2SeqReader
 from semsearch.pretrained import open_generative
 from semsearch.prompts import CHAT, Template, neutralise
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads cost more than they bring for matrices this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

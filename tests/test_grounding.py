@@ -232,7 +232,7 @@ def test_strict_where_nothing_is_supported_is_not_found_and_the_text_is_the_alte
 def test_an_answer_carries_its_sentences_and_the_context() -> None:
     found = hits("Dogs are welcome.")
     context = Context((found[0].passage,))
-    answer = AnswerStream(["Dogs are welcome. Cats rule."], found, context=context).answer
+    answer = AnswerStream(["Dogs are welcome. Cats rule."], found, context=lambda: context).answer
     assert [s.text for s in answer.sentences] == ["Dogs are welcome.", "Cats rule."]
     assert answer.context is context
     assert answer.sentences[0].citations == answer.citations

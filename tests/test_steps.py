@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_generators import KINDS, LENGTH, QUESTION, TEXTS, passages, save_models
+from tiny_generators import KINDS, LENGTH, QUESTION, TEXTS, one_thread, passages, save_models  # noqa: F401
 
 from semsearch import steps
 from semsearch.errors import InputError
@@ -27,14 +26,6 @@ QUESTIONS = (
     "Is it closed on Sundays, and does it open at ten on Monday?",
     "Who may borrow films, and for how long may they keep them?",
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
@@ -58,6 +60,15 @@ def byte_tokenizer(chat: bool) -> PreTrainedTokenizerFast:
     if chat:
         wrapped.chat_template = CHAT_TEMPLATE
     return wrapped
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads cost more than they bring for matrices this small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def piece_tokenizer(bart: bool) -> PreTrainedTokenizerFast:
