@@ -56,6 +56,7 @@ MAXSIM_SHARE = 0.2
 #   0.7   91.9
 #   1     85.5
 READER_SHARE = 0.5
+READER_DEPTH = 20  # passages that are read for one question
 # MMR over the best 100 of the default, on cranfield / cisi / medline-1033: nDCG@10, the mean cosine of two of the ten
 # hits, and from how many documents they are (examples/benchmarks/rerankers.py). Below 0.6 it costs more than it brings.
 #   relevance 1     47.8 / 45.5 / 79.8   0.61 / 0.57 / 0.55   8.7 / 9.6 / 8.5
@@ -141,6 +142,8 @@ class ReaderReranker:
     For questions only. A passage's evidence is its best span's score, the span's logits less those of "no answer";
     it and the first scores are stretched to 0 … 1 and added, the evidence with the weight `share`.
     """
+
+    depth = READER_DEPTH  # how many of the best passages `Retriever` hands over, if k is not larger
 
     def __init__(self, reader: Reader, *, share: float = READER_SHARE) -> None:
         self._reader = reader

@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
     from semsearch.index import Index
     from semsearch.snapshots import Snapshot
-    from semsearch.tuning import Tuning
+    from semsearch.tuning import Case, Tuning
 
 __all__ = ["Fusion", "Hits", "Reranker", "Retriever"]
 
 LEGS: dict[str, tuple[str, ...]] = {"hybrid": ("dense", "lexical"), "dense": ("dense",), "lexical": ("lexical",)}
 DEPTH = 100  # how many passages each leg hands to the fusion, if k is smaller
+NONE = "none"  # the name of no reranker, where one was learned
 UNKNOWN_SHARE = 0.5  # from this share of a query that the encoder has no words for, hybrid search goes by keyword alone
 
 
@@ -100,9 +101,10 @@ class Retriever:
     `fusion` joins the two rankings in hybrid mode: a function `mine(rankings, *, k)` that takes the mapping
     {"dense": [(passage id, score), ...], "lexical": [...]}, best first, and returns such a list of at most k. None is
     the one that `tune` learned for this index, or else `semsearch.fusion.absolute`.
-    `reranker` takes (query, passages) and returns a score for each; it sees the best 100 of the fusion. If it has a
-    method `with_scores(query, passages, scores)`, that is called instead. By name: "feedback", "maxsim", "mmr",
-    "reader", or a cross-encoder that sentence-transformers knows.
+    `reranker` takes (query, passages) and returns a score for each; it sees the best 100 of the fusion, or as many as
+    its attribute `depth` says, and no fewer than k. If it has a method `with_scores(query, passages, scores)`, that is
+    called instead. By name: "feedback", "maxsim", "mmr", "reader", or a cross-encoder that sentence-transformers knows.
+    None is the one that `tune` learned for this index together with the fusion, if any; "none" is without.
 
     The score of a hit is the fusion's in hybrid mode, the cosine similarity in dense mode, BM25 in lexical mode.
     """
@@ -118,10 +120,7 @@ class Retriever:
             raise InputError(f"mode={shown(mode)} is not known. Choose one of {', '.join(map(repr, LEGS))}.")
         chosen: Any = reranker
         if isinstance(reranker, str):
-            from semsearch.extraction import OnnxReader
-            from semsearch.reranking import get_reranker
-
-            chosen = get_reranker(reranker, index.encoder, OnnxReader, partial(_surroundings, index))
+            chosen = None if reranker == NONE else _reranker_named(reranker, index)
         for name, value in (("fusion", fusion), ("reranker", chosen)):
             if value is not None and not callable(value):
                 raise InputError(f"{name}= takes a function, not {value!r}.")
@@ -129,6 +128,8 @@ class Retriever:
         self.mode = mode
         self.fusion = fusion
         self.reranker: Reranker | None = chosen
+        self._may_learn = mode == "hybrid" and fusion is None and reranker is None
+        self._learned: tuple[str, Reranker] | None = None
         self._told = False
 
     def __repr__(self) -> str:
@@ -169,23 +170,26 @@ class Retriever:
         if not queries:
             return []
         vectors = self._vectors(queries) if "dense" in LEGS[self.mode] else [None] * len(queries)
-        width = k if self.reranker is None else max(k, DEPTH)
         found: list[_Found] = []
         with self.index.snapshot() as snapshot:
+            reranker = self._reranker(snapshot)
+            width = k if reranker is None else max(k, _depth(reranker))
             allowed = snapshot.matching(where)
             for query, vector in zip(queries, vectors, strict=True):
                 rankings = _rankings(snapshot, LEGS[self.mode], query, vector, max(k, DEPTH), allowed)
                 ranking = self._joined(snapshot, rankings, width)
                 found.append(_Found(query, rankings, ranking, snapshot.passages([id for id, _ in ranking])))
-        return [self._hits(each, k) for each in found]
+        return [self._hits(each, k, reranker) for each in found]
 
-    def tune(self, judged: object, *, save: bool = True) -> Tuning:
+    def tune(self, judged: object, *, rerankers: Sequence[str] = (), save: bool = True) -> Tuning:
         """Choose the fusion and its weights by judged queries, and store the choice with the index if `save` is True.
 
         `judged` is a list of (question, document id), or anything else that `read_dataset` takes and that names
-        documents. About fifty queries are enough to tell an index where one leg should lead. What was chosen holds for
-        every `Retriever` over this index that is given no fusion, and is shown by `index.info()`; tuning again
-        replaces it.
+        documents. About fifty queries are enough to tell an index where one leg should lead. With `rerankers`, names
+        such as ("feedback", "maxsim", "reader"), one of them is chosen as well if it helps; "maxsim" and "reader" look
+        at each passage anew, for every judged query and every search later. What was chosen holds for every `Retriever`
+        over this index that is given neither fusion nor reranker, and is shown by `index.info()`; tuning again replaces
+        it.
 
         Raises InputError for fewer than five queries, for a retriever that is not hybrid, and if no judged document is
         found for any query.
@@ -195,6 +199,9 @@ class Retriever:
         if self.mode != "hybrid":
             raise InputError(f"mode={self.mode!r} has one leg, so there is no fusion to tune. Use mode='hybrid'.")
         queries = judged_queries(judged, lambda id: self.index.get(id) is not None)
+        if isinstance(rerankers, str):
+            raise InputError(f"rerankers={rerankers!r}: give a list of names, such as [{rerankers!r}].")
+        trials = {name: _Trial(_reranker_named(name, self.index)) for name in rerankers}
         vectors = self._vectors([query for query, _ in queries])
         cases = []
         with self.index.snapshot() as snapshot:
@@ -203,8 +210,9 @@ class Retriever:
                     continue
                 rankings = _rankings(snapshot, LEGS["hybrid"], query, vector, DEPTH, None)
                 passages = snapshot.passages(list({id for each in rankings.values() for id, _ in each}))
-                cases.append(Case(rankings, {id: each.document_id for id, each in passages.items()}, grades))
-        report = tune(cases)
+                documents = {id: each.document_id for id, each in passages.items()}
+                cases.append(Case(rankings, documents, grades, query, passages))
+        report = tune(cases, rerankers=trials)
         if save:
             self.index.learn(report.choice)
         return report
@@ -234,13 +242,21 @@ class Retriever:
             return next(iter(rankings.values()))[:k]
         return _checked((self.fusion or snapshot.fusion)(rankings, k=k), rankings)
 
-    def _hits(self, found: _Found, k: int) -> Hits:
+    def _reranker(self, snapshot: Snapshot) -> Reranker | None:
+        """The one that was given, or else the one that was learned."""
+        learned = snapshot.choice if self._may_learn else None
+        name = None if learned is None else learned.reranker
+        if name is None:
+            return self.reranker
+        if self._learned is None or self._learned[0] != name:
+            self._learned = name, _reranker_named(name, self.index)
+        return self._learned[1]
+
+    def _hits(self, found: _Found, k: int, reranker: Reranker | None) -> Hits:
         query, passages, ranking = found.query, found.passages, found.ranking
         rankings = dict(found.rankings)
-        if self.reranker is not None:
-            ranking = rankings["rerank"] = self._reranked(
-                query, [passages[id] for id, _ in ranking], [score for _, score in ranking]
-            )
+        if reranker is not None:
+            ranking = rankings["rerank"] = _reranked(reranker, query, passages, ranking)
         places = {
             leg: {id: (rank, score) for rank, (id, score) in enumerate(each, 1)} for leg, each in rankings.items()
         }
@@ -258,15 +274,38 @@ class Retriever:
             query,
         )
 
-    def _reranked(self, query: str, passages: list[Passage], first: list[float]) -> list[tuple[int, float]]:
-        assert self.reranker is not None
-        with_scores = getattr(self.reranker, "with_scores", None)
-        given = self.reranker(query, passages) if with_scores is None else with_scores(query, passages, first)
-        scores = [float(score) for score in given]
-        if len(scores) != len(passages):
-            raise InputError(f"The reranker {self.reranker!r} gave {len(scores)} scores for {len(passages)} passages.")
-        order = sorted(range(len(scores)), key=lambda place: (-scores[place], place))
-        return [(passages[place].id, scores[place]) for place in order]
+
+class _Trial:
+    """A reranker that `tune` tries: the best passages in its order, the others after them."""
+
+    def __init__(self, reranker: Reranker) -> None:
+        self._reranker = reranker
+
+    def __call__(self, case: Case, ranking: Ranking) -> Ranking:
+        depth = _depth(self._reranker)
+        return [*_reranked(self._reranker, case.query, case.passages, ranking[:depth]), *ranking[depth:]]
+
+
+def _reranker_named(name: str, index: Index) -> Any:
+    from semsearch.extraction import OnnxReader
+    from semsearch.reranking import get_reranker
+
+    return get_reranker(name, index.encoder, OnnxReader, partial(_surroundings, index))
+
+
+def _depth(reranker: Reranker) -> int:
+    return int(getattr(reranker, "depth", DEPTH))
+
+
+def _reranked(reranker: Reranker, query: str, passages: Mapping[int, Passage], ranking: Ranking) -> Ranking:
+    ids, first = [id for id, _ in ranking], [score for _, score in ranking]
+    with_scores = getattr(reranker, "with_scores", None)
+    given = [passages[id] for id in ids]
+    scores = [float(each) for each in (with_scores(query, given, first) if with_scores else reranker(query, given))]
+    if len(scores) != len(ids):
+        raise InputError(f"The reranker {reranker!r} gave {len(scores)} scores for {len(ids)} passages.")
+    order = sorted(range(len(scores)), key=lambda place: (-scores[place], place))
+    return [(ids[place], scores[place]) for place in order]
 
 
 def _rankings(

@@ -4,42 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from semsearch.analysis import Analyzer
-from semsearch.errors import CorruptIndexError
 from semsearch.filters import Where
 from semsearch.fusion import Fusion, Ranking, Scores, absolute
+from semsearch.holdings import Holdings
 from semsearch.legs import Legs
-from semsearch.records import Passage
-from semsearch.tables import View
+from semsearch.views import View
 
-__all__ = ["Snapshot"]
+if TYPE_CHECKING:
+    from semsearch.tuning import Choice
 
-BLOCK = 500  # ids in one query
+__all__ = ["Allowed", "Snapshot"]
+
+Allowed: TypeAlias = Any  # what `Snapshot.matching` gives; None lets everything through
 
 
-class Snapshot:
+class Snapshot(Holdings):
     """One generation of an index, while it is searched. Made by `Index.snapshot`."""
 
     def __init__(self, view: View, legs: Legs, analyzer: Analyzer) -> None:
-        self._view = view
+        super().__init__(view)
         self._legs = legs
         self._analyzer = analyzer
 
-    def matching(self, where: Where | None) -> np.ndarray | None:
-        """The ids of the passages that a filter lets through, (n,) int64 ascending; None for no filter."""
+    def matching(self, where: Where | None) -> Allowed:
+        """What a filter lets through, as `dense` and `lexical` take it. Raises FilterError."""
         return None if where is None else self._legs.matching(self._view, where)
 
-    def dense(self, vectors: np.ndarray, k: int, allowed: np.ndarray | None = None) -> list[Ranking]:
+    def dense(self, vectors: np.ndarray, k: int, allowed: Allowed = None) -> list[Ranking]:
         """For each of the (q, dimension) query vectors, the k nearest passages by inner product."""
         if not self._view.has_passages():
             return [[] for _ in vectors]
         found = self._legs.ask_dense(self._view, lambda leg: leg.search(vectors, k, allowed=allowed))
         return [_ranking(ids, scores) for ids, scores in found]
 
-    def lexical(self, queries: Sequence[str], k: int, allowed: np.ndarray | None = None) -> list[Ranking]:
+    def lexical(self, queries: Sequence[str], k: int, allowed: Allowed = None) -> list[Ranking]:
         """For each query, the k passages with the highest BM25 score; only passages that match."""
         if not self._view.has_passages():
             return [[] for _ in queries]
@@ -50,14 +53,19 @@ class Snapshot:
         )
 
     @cached_property
-    def fusion(self) -> Fusion:
-        """The fusion that was learned for this index, otherwise the default."""
+    def choice(self) -> Choice | None:
+        """What `Retriever.tune` learned for this index, if it did."""
         stored = self._view.meta("fusion")
         if stored is None:
-            return absolute
+            return None
         from semsearch.tuning import learned
 
-        return learned(stored).function()
+        return learned(stored)
+
+    @property
+    def fusion(self) -> Fusion:
+        """The fusion that was learned for this index, otherwise the default."""
+        return absolute if self.choice is None else self.choice.function()
 
     def explain(self, query: str, passage: int) -> Mapping[str, float]:
         """The BM25 share of each term of the query in a passage."""
@@ -69,7 +77,7 @@ class Snapshot:
 
         Both are (n, dimension) float32; the means have unit length. A passage without a vector has zeros in both.
         """
-        owners = self._owners(sorted({id + step for id in ids for step in (-1, 0, 1)}))
+        owners = self.owners(sorted({id + step for id in ids for step in (-1, 0, 1)}))
         vectors = self._view.vectors_of(list(owners))
         own, around = (np.zeros((len(ids), dimension), np.float32) for _ in range(2))
         for row, id in enumerate(ids):
@@ -79,26 +87,6 @@ class Snapshot:
                 own[row] = vectors[id]
                 around[row] = total / (np.linalg.norm(total) or 1.0)
         return own, around
-
-    def _owners(self, ids: Sequence[int]) -> dict[int, int]:
-        """The key of the document of each passage that there is."""
-        found: dict[int, int] = {}
-        for first in range(0, len(ids), BLOCK):
-            part = ids[first : first + BLOCK]
-            sql = f"SELECT id, document FROM passages WHERE id IN ({', '.join('?' * len(part))})"
-            found.update(self._view.connection.execute(sql, part))
-        return found
-
-    def passages(self, ids: Sequence[int]) -> dict[int, Passage]:
-        """The passages with these ids."""
-        found = self._view.passages(ids)
-        if len(found) < len(set(ids)):
-            missing = next(id for id in ids if id not in found)
-            raise CorruptIndexError(
-                f"The database is damaged: passage {missing} is found by a search, but cannot be read. "
-                "Restore a backup, or index the documents again."
-            )
-        return found
 
 
 def _ranking(ids: np.ndarray, scores: np.ndarray) -> Ranking:

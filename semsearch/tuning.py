@@ -3,6 +3,8 @@
     report = retriever.tune([("When are late fees charged?", "handbook/fees.md"), ...])
     print(report)                                   # what was chosen, what it brings, how sure that is
 
+With `rerankers=("feedback", "maxsim", "reader")` a reranker is chosen as well, if one of them helps.
+
 With few queries the best of many fusions is best by chance. So another fusion than the default has to be better by more
 than the standard error of the difference, far weights need more evidence than near ones, and what the choice brings is
 measured on queries that had no part in it (cross-validation). If that brings nothing, the default stays.
@@ -12,8 +14,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -23,10 +26,12 @@ from semsearch.datasets import read_dataset
 from semsearch.errors import CorruptIndexError, InputError
 from semsearch.fusion import DENSE_WEIGHT, Ranking, absolute, convex, distribution, min_max, rrf, z_score
 from semsearch.metrics import randomisation_test, score_ranking
+from semsearch.records import Passage
 
 __all__ = ["Case", "Choice", "Tuning", "judged_queries", "learned", "tune"]
 
 Float64: TypeAlias = NDArray[np.float64]
+Rerank: TypeAlias = "Callable[[Case, Ranking], Ranking]"  # a case and its fused ranking → the ranking in its new order
 
 FUSIONS: dict[str, Callable[..., Ranking]] = {
     "absolute": absolute,
@@ -54,19 +59,25 @@ LEAST = 5  # queries; a standard error of fewer means nothing
 
 
 class Case(NamedTuple):
-    """A judged query: the legs' rankings, the document of each passage in them, and the documents' grades."""
+    """A judged query: the legs' rankings, the document of each passage in them, and the documents' grades.
+
+    A reranker needs the query and the passages as well.
+    """
 
     rankings: Mapping[str, Ranking]
     documents: Mapping[int, str]
     judged: Mapping[str, int]
+    query: str = ""
+    passages: Mapping[int, Passage] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A fusion by name with its weights, as an index stores it."""
+    """A fusion by name with its weights and, if one was chosen, a reranker by name, as an index stores them."""
 
     fusion: str = "absolute"
     dense: float = DENSE_WEIGHT / (1 + DENSE_WEIGHT)
+    reranker: str | None = None
 
     def function(self) -> Callable[..., Ranking]:
         """The fusion, as a `Retriever` takes it."""
@@ -77,7 +88,8 @@ class Choice:
         return asdict(self)
 
     def __str__(self) -> str:
-        return f"{self.fusion} with {self.dense:.0%} dense, {1 - self.dense:.0%} lexical"
+        then = f", then {self.reranker}" if self.reranker else ""
+        return f"{self.fusion} with {self.dense:.0%} dense, {1 - self.dense:.0%} lexical{then}"
 
 
 DEFAULT = Choice()
@@ -88,8 +100,9 @@ def learned(stored: Mapping[str, Any] | None) -> Choice:
     if stored is None:
         return DEFAULT
     try:
-        choice = Choice(str(stored["fusion"]), float(stored["dense"]))
-    except (KeyError, TypeError, ValueError):
+        reranker = stored.get("reranker")
+        choice = Choice(str(stored["fusion"]), float(stored["dense"]), None if reranker is None else str(reranker))
+    except (AttributeError, KeyError, TypeError, ValueError):
         choice = Choice("", math.nan)
     if choice.fusion not in FUSIONS or not 0 <= choice.dense <= 1:
         raise CorruptIndexError(
@@ -148,8 +161,11 @@ class Tuning:
         return tables_html(f"{what}: {self.choice}", Table(rows), about)
 
 
-def tune(cases: Sequence[Case], *, seed: int = 0) -> Tuning:
-    """The fusion for these queries. Raises InputError for fewer than five, or if no judged document was ever found."""
+def tune(cases: Sequence[Case], *, rerankers: Mapping[str, Rerank] | None = None, seed: int = 0) -> Tuning:
+    """The fusion for these queries, and the reranker if there are any to choose from.
+
+    Raises InputError for fewer than five queries, or if no judged document was ever found.
+    """
     if len(cases) < LEAST:
         raise InputError(f"{len(cases)} judged queries are too few to choose by; give at least {LEAST}, better 50.")
     choices = candidates()
@@ -159,20 +175,55 @@ def tune(cases: Sequence[Case], *, seed: int = 0) -> Tuning:
             "None of the judged documents was found for any of the queries, so nothing can be learned from them. "
             "Check that the ids are those of documents in the index."
         )
-    default = choices.index(DEFAULT)
-    held_out = _cross_validated(table, choices, seed)
-    chosen = _best(table, choices)
-    gain = held_out - table[:, default]
-    kept = chosen == default or bool(gain.mean() <= 0)
-    held_out = table[:, default] if kept else held_out
+    default = table[:, choices.index(DEFAULT)]
+    second = _Second(cases, table, choices, rerankers or {})
+    chosen, held_out = _chosen(table, choices, second), _cross_validated(table, choices, second, seed)
+    kept = chosen == DEFAULT or bool((held_out - default).mean() <= 0)
+    held_out = default if kept else held_out
     scores = {
         "lexical": float(table[:, choices.index(Choice(dense=0.0))].mean()),
         "dense": float(table[:, choices.index(Choice(dense=1.0))].mean()),
-        "default": float(table[:, default].mean()),
+        "default": float(default.mean()),
         "tuned": float(held_out.mean()),
     }
-    p = 1.0 if kept else randomisation_test(held_out.tolist(), table[:, default].tolist())
-    return Tuning(DEFAULT if kept else choices[chosen], len(cases), scores, p, kept, tuple(held_out.tolist()))
+    p = 1.0 if kept else randomisation_test(held_out.tolist(), default.tolist())
+    return Tuning(DEFAULT if kept else chosen, len(cases), scores, p, kept, tuple(held_out.tolist()))
+
+
+class _Second:
+    """What each reranker makes of a fusion's rankings, found out when it is first asked for."""
+
+    def __init__(
+        self, cases: Sequence[Case], table: Float64, choices: Sequence[Choice], rerankers: Mapping[str, Rerank]
+    ) -> None:
+        self._cases, self._table, self._choices, self._rerankers = cases, table, choices, rerankers
+        self._known: dict[int, Float64] = {}
+        self.names: tuple[str | None, ...] = (None, *rerankers)
+
+    def scores(self, fusion: int) -> Float64:
+        """(cases, names) nDCG@10 by that candidate, without a reranker and with each."""
+        if fusion not in self._known:
+            columns = [self._table[:, fusion]]
+            for rerank in self._rerankers.values():
+                found = [
+                    _ndcg(case, rerank(case, _fused(case, self._choices[fusion].function()))) for case in self._cases
+                ]
+                columns.append(np.array(found))
+            self._known[fusion] = np.stack(columns, axis=1)
+        return self._known[fusion]
+
+
+def _chosen(table: Float64, choices: Sequence[Choice], second: _Second) -> Choice:
+    fusion = _best(table, choices)
+    return replace(choices[fusion], reranker=second.names[_worthwhile(second.scores(fusion))])
+
+
+def _worthwhile(scores: Float64) -> int:
+    """The reranker, 0 for none, whose gain less its standard error and a doubt is largest."""
+    gain = scores - scores[:, [0]]
+    worth = gain.mean(axis=0) - ERRORS * gain.std(axis=0, ddof=1) / math.sqrt(len(gain)) - DOUBT / len(gain)
+    worth[0] = 0.0
+    return int(worth.argmax())
 
 
 def candidates() -> list[Choice]:
@@ -183,7 +234,14 @@ def candidates() -> list[Choice]:
 
 def score(case: Case, fusion: Callable[..., Ranking]) -> float:
     """nDCG@10 of the documents, each by its best passage."""
-    ranking = fusion(case.rankings, k=sum(map(len, case.rankings.values())) or 1)
+    return _ndcg(case, _fused(case, fusion))
+
+
+def _fused(case: Case, fusion: Callable[..., Ranking]) -> Ranking:
+    return fusion(case.rankings, k=sum(map(len, case.rankings.values())) or 1)
+
+
+def _ndcg(case: Case, ranking: Ranking) -> float:
     documents = dict.fromkeys(case.documents[id] for id, _ in ranking)
     return score_ranking(list(documents)[:10], case.judged, k=10)["ndcg@10"]
 
@@ -204,10 +262,11 @@ def _doubt(choice: Choice) -> float:
     return DOUBT * (abs(choice.dense - DEFAULT.dense) + (choice.fusion != DEFAULT.fusion))
 
 
-def _cross_validated(table: Float64, choices: Sequence[Choice], seed: int) -> Float64:
+def _cross_validated(table: Float64, choices: Sequence[Choice], second: _Second, seed: int) -> Float64:
     """Each query's score by what the queries of the other folds chose."""
     folds = np.random.default_rng(seed).permutation(len(table)) % min(FOLDS, len(table))
     held_out = np.empty(len(table))
     for fold in range(folds.max() + 1):
-        held_out[folds == fold] = table[folds == fold, _best(table[folds != fold], choices)]
+        scores = second.scores(_best(table[folds != fold], choices))
+        held_out[folds == fold] = scores[folds == fold, _worthwhile(scores[folds != fold])]
     return held_out

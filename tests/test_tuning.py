@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from semsearch import Index, Retriever
+from semsearch.encoding import TokenVectors
 from semsearch.errors import CorruptIndexError, InputError
 from semsearch.fusion import Ranking, absolute
+from semsearch.records import Passage
 from semsearch.tuning import DEFAULT, Case, candidates, judged_queries, learned, score, tune
 
 # Ten passages, one a document. Each leg puts what it finds into ten ranks with falling scores.
@@ -117,7 +119,14 @@ def test_choices_survive_being_stored() -> None:
 
 @pytest.mark.parametrize(
     "stored",
-    [{}, {"fusion": "absolute"}, {"fusion": "magic", "dense": 0.5}, {"fusion": "rrf", "dense": 2}, {"dense": math.nan}],
+    [
+        [],
+        {},
+        {"fusion": "absolute"},
+        {"fusion": "magic", "dense": 0.5},
+        {"fusion": "rrf", "dense": 2},
+        {"dense": math.nan},
+    ],
 )
 def test_what_makes_no_sense_is_refused(stored: dict[str, Any]) -> None:
     with pytest.raises(CorruptIndexError, match="Tune again"):
@@ -130,6 +139,35 @@ def test_judged_queries() -> None:
     assert found == [("late fees", {"a.md": 1}), ("both", {"a.md": 1, "b.md": 1})]
     assert judged_queries([{"question": "q", "documents": ["x", "y"]}], {"y"}.__contains__) == [("q", {"x": 1, "y": 1})]
     assert judged_queries([{"question": "q", "documents": ["x"]}], lambda id: False) == []
+
+
+def backwards(case: Case, ranking: Ranking) -> Ranking:
+    """A reranker that has the best passage last."""
+    return [*ranking[1:], *ranking[:1]]
+
+
+def right_first(case: Case, ranking: Ranking) -> Ranking:
+    """One that knows what is right."""
+    return sorted(ranking, key=lambda found: case.documents[found[0]] not in case.judged)
+
+
+def test_a_reranker_is_chosen_where_it_helps() -> None:
+    lost = [case(15, 16, 3) for _ in range(20)]  # both legs have another passage first
+    report = tune(lost, rerankers={"backwards": backwards, "right": right_first})
+    assert report.choice.reranker == "right"
+    assert report.scores["tuned"] == 1.0 > report.scores["default"]
+    assert str(report.choice).endswith("lexical, then right")
+    assert learned(report.choice.to_dict()) == report.choice
+    assert tune(lost).choice.reranker is None
+
+
+def test_a_reranker_that_does_not_help_is_left_out() -> None:
+    found = [case(10, 10, 10) for _ in range(20)]
+    report = tune(found, rerankers={"backwards": backwards, "right": right_first})
+    assert report.kept_default
+    assert report.choice == DEFAULT
+    once = [*found, *(case(15, 16, 3) for _ in range(1))]
+    assert tune(once, rerankers={"right": right_first}).choice.reranker is None  # one query is no evidence
 
 
 # -- through an index --------------------------------------------------------------------------------------------------
@@ -185,6 +223,59 @@ def test_what_was_learned_is_stored_with_the_index_and_used_by_the_next_process(
     stored, found = in_a_new_process(tmp_path / "index")
     assert stored == report.choice.to_dict() | {"learned": True}
     assert found == [[hit.passage.document_id, hit.score] for hit in expected]
+
+
+class Attentive(Contrary):
+    """As a whole it takes one number for the next, but it knows each number by itself."""
+
+    def token_vectors(self, texts: Sequence[str]) -> list[TokenVectors]:
+        vectors = np.eye(self.dimension, dtype=np.float32)
+        numbers = [int(text.split()[-1]) % self.dimension for text in texts]
+        return [TokenVectors(np.array([[0, 1]]), vectors[[number]]) for number in numbers]
+
+
+def test_a_learned_reranker_is_used_by_who_names_no_other(tmp_path: Path) -> None:
+    judged = [(f"Where is {number}", f"d{number}") for number in range(4, 16)]
+    with Index(tmp_path / "index", encoder=Attentive()) as index:
+        index.add([(f"d{number}", f"room {number + 16}") for number in range(16)])  # no word of a question is in a text
+
+        def place(retriever: Retriever) -> int:
+            found = [hit.passage.document_id for hit in retriever.search("Where is 13", k=16)]
+            return found.index("d13")
+
+        before = Retriever(index)
+        assert place(before) > 1
+        report = before.tune(judged, rerankers=["maxsim", "mmr"])
+        assert report.choice.reranker == index.info()["fusion"]["reranker"] == "maxsim"
+        assert place(before) == place(Retriever(index)) == 1
+        assert "rerank" in index.search("Where is 13")[0].sources
+        for other in (
+            Retriever(index, reranker="none"),
+            Retriever(index, fusion=absolute),
+            Retriever(index, mode="dense"),
+        ):
+            assert "rerank" not in other.search("Where is 13")[0].sources
+        assert before.tune(judged).choice.reranker is None  # tuned again without
+        assert place(before) > 1
+        with pytest.raises(InputError, match="list of names"):
+            before.tune(judged, rerankers="maxsim")
+
+
+def test_a_reranker_says_how_many_passages_it_looks_at(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    class Counting:
+        depth = 5
+
+        def __call__(self, query: str, passages: Sequence[Passage]) -> list[float]:
+            seen.append(len(passages))
+            return [0.0] * len(passages)
+
+    with Index(tmp_path / "index", encoder=Contrary()) as index:
+        index.add([(f"d{number}", f"room {number}") for number in range(16)])
+        retriever = Retriever(index, reranker=Counting())
+        assert [len(retriever.search("room 3", k=k)) for k in (2, 5, 9)] == [2, 5, 9]
+    assert seen == [5, 5, 9]
 
 
 def test_only_hybrid_search_is_tuned(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ are kept there as a run file, so that the next run takes seconds. From the run f
 - hybrid: the default;
 - tuned: `Retriever.tune`, where each question is scored by what the questions of the other folds chose;
 - feedback: the default, reranked by `FeedbackReranker`, which looks at stored vectors only;
-- maxsim, reader: the default, reranked by these, for the first --rerank questions; they read 100 passages a question.
+- maxsim, reader: the default, reranked by these, for the first --rerank questions; they look at 100 and 20 passages;
+- pipeline: `Retriever.tune` with all three rerankers to choose from, for the same questions, each of them again scored
+  by what the questions of the other folds chose.
 
 Differences of nDCG@10 to the better leg are tested by paired randomisation. The legs hand over their best 100 passages
 for nDCG, as in a search for ten; 400 for recall.
@@ -24,6 +26,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,6 +42,7 @@ from semsearch.tuning import Case, tune
 
 SETS = ("scifact", "cosqa-dev", "cranfield", "cisi", "medline-1033", "openqa")
 DEEP = 400
+RERANKERS = ("feedback", "maxsim", "reader")
 
 
 def run_file(folder: Path, work: Path, questions: int) -> dict[str, Any]:
@@ -104,6 +108,18 @@ def reranked(
     return [row["ndcg@10"] for row in rows], statistics.median(known[text]["ms"] for text in texts)
 
 
+def pipeline(folder: Path, work: Path, questions: int, count: int) -> dict[str, Any]:
+    """What `Retriever.tune` makes of the first questions of a set, with rerankers; kept in --work."""
+    path = work / folder.name / f"pipeline-{count}.json"
+    if not path.is_file():
+        dataset = read_dataset(folder).sample(questions)
+        judged = tuple(question for question in dataset.questions if question.documents)[:count]
+        with Index(work / folder.name / "index") as index:
+            tuning = Retriever(index).tune(replace(dataset, questions=judged), rerankers=RERANKERS, save=False)
+        path.write_text(json.dumps({"choice": str(tuning.choice), "held out": tuning.held_out}))
+    return dict(json.loads(path.read_text()))
+
+
 def study(
     folder: Path, work: Path, questions: int, rerank: Mapping[str, int], weights: Sequence[float] = ()
 ) -> dict[str, Any]:
@@ -129,6 +145,10 @@ def study(
     took = {}
     for name, count in rerank.items():
         at10[name], took[name] = reranked(folder, work, name, cases[:count], texts[:count])
+    choices = {"tuned": str(tuning.choice)}
+    if asked := rerank.get("reader"):
+        found = pipeline(folder, work, questions, asked)
+        at10["pipeline"], choices["pipeline"] = found["held out"], found["choice"]
     leg = max(("lexical", "dense"), key=lambda name: mean(at10[name]))
     rows = {}
     for name, scores in at10.items():
@@ -142,7 +162,7 @@ def study(
             "to hybrid": round(mean(scores) - mean(at10["hybrid"][: len(scores)]), 4),
             "ms": took.get(name),
         }
-    return {"set": folder.name, "better leg": leg, "choice": str(tuning.choice), "systems": rows}
+    return {"set": folder.name, "better leg": leg, "choices": choices, "systems": rows}
 
 
 def mean(values: Sequence[float]) -> float:
@@ -152,7 +172,9 @@ def mean(values: Sequence[float]) -> float:
 
 def show(result: dict[str, Any]) -> None:
     """One set's table."""
-    print(f"\n{result['set']}: better leg {result['better leg']}; tuned: {result['choice']}")
+    print(f"\n{result['set']}: better leg {result['better leg']}")
+    for name, choice in result["choices"].items():
+        print(f"{name}: {choice}")
     print(f"{'':10}{'questions':>10}{'nDCG@10':>9}{'recall@100':>12}{'to leg':>9}{'p':>8}{'to hybrid':>11}")
     for name, row in result["systems"].items():
         recall = "" if row["recall@100"] is None else f"{row['recall@100']:.4f}"
@@ -176,7 +198,7 @@ def main() -> None:
         folder = args.data / name
         if not folder.is_dir():
             raise SystemExit(f"There is no folder {folder}. Name the folder that holds the sets: --data DIR.")
-        counts = {"feedback": args.questions} | dict.fromkeys(("maxsim", "reader"), args.rerank)
+        counts = dict.fromkeys(RERANKERS, args.rerank) | {"feedback": args.questions}
         rerank = {reranker: count for reranker, count in counts.items() if count}
         results.append(study(folder, args.work, args.questions, rerank, args.weights))
         show(results[-1])
