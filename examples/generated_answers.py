@@ -22,7 +22,7 @@ import semsearch
 from semsearch.chat import Chat
 
 DOCUMENTS = Path(__file__).resolve().parent / "documents"
-QUESTIONS = ("How much is the late fee for a DVD?", "And for a laptop?")
+QUESTIONS = ("When is the café open?", "And the library?")
 
 
 def default_model() -> str | None:

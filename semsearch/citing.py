@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from semsearch.grounding import SupportJudge, cite_hits, says_nothing, take_marks
 from semsearch.links import without_links
 from semsearch.records import Answer, Citation, Context, Hit, Sentence
+from semsearch.repeats import without_repeats
 
 __all__ = ["AnswerStream"]
 
@@ -25,8 +26,9 @@ class AnswerStream:
 
     `pieces` is what a generative reader yields and `hits` are the passages it was given, in the same order. The pieces
     come as the reader wrote them, markers such as [1] included, but for links, images and tags that are not in the
-    passages (see `semsearch.links`); one that may be the beginning of such is kept back until that is clear. Closing
-    the stream stops the reader; `answer` then stands for what came until then.
+    passages (`semsearch.links`) and for sentences that come again (`semsearch.repeats`); what may be the beginning of
+    such is kept back until that is clear. A reader that only repeats itself is stopped, and so is one whose stream is
+    closed; `answer` then stands for what came until then.
 
     `judge` decides about sentences that the words alone do not settle; None: they are not supported. With `strict` the
     answer has its supported sentences only. `context` tells what the reader was shown, which becomes
@@ -46,7 +48,7 @@ class AnswerStream:
         self._hits = tuple(hits)
         self._sources = [hit.passage.text for hit in self._hits]
         self._reader = iter(pieces)
-        self._pieces: Iterator[str] = without_links(self._reader, self._sources)
+        self._pieces: Iterator[str] = without_repeats(without_links(self._reader, self._sources))
         self._question, self._judge, self._strict, self._context = question, judge, strict, context
         self._texts: list[str] = []
         self._result: tuple[Answer, tuple[Sentence, ...]] | None = None
@@ -55,7 +57,11 @@ class AnswerStream:
         return self
 
     def __next__(self) -> str:
-        piece = next(self._pieces)
+        try:
+            piece = next(self._pieces)
+        except StopIteration:
+            self.close()  # the reader may have more to say, but nothing new
+            raise
         self._texts.append(piece)
         return piece
 

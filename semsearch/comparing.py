@@ -28,7 +28,7 @@ import numpy as np
 
 from semsearch.datasets import Dataset, read_dataset
 from semsearch.errors import InputError
-from semsearch.evaluation import Evaluation, evaluate, folder_size, name_of, text_table
+from semsearch.evaluation import Evaluation, counted, evaluate, folder_size, name_of, text_table
 from semsearch.metrics import bootstrap_interval, holm, randomisation_test
 from semsearch.records import Document
 
@@ -121,7 +121,7 @@ class Comparison:
         return tables_html(self._about(), Table(self._rows(), best), "\n".join([*self._costs(), f"Take {self.reason}"]))
 
     def _about(self) -> str:
-        return f"{self.dataset}, {self.evaluations[0].questions} questions"
+        return f"{self.dataset}, {counted(self.evaluations[0])}"
 
     def _rows(self) -> list[list[str]]:
         """A row for each system, heads first."""

@@ -53,6 +53,11 @@ class Dataset:
             raise InputError(f"The dataset {self.name!r} has questions only, no documents.")
         return self.corpus()
 
+    def asked(self) -> Dataset:
+        """The dataset without empty questions, which cannot be asked."""
+        kept = tuple(question for question in self.questions if question.text.strip())
+        return self if len(kept) == len(self.questions) else replace(self, questions=kept)
+
     def sample(self, count: int, *, seed: int = 0) -> Dataset:
         """`count` random questions in their order, the same for the same seed; all of them if there are fewer."""
         if count < 1:
@@ -160,6 +165,8 @@ def _squad(articles: Iterable[Mapping[str, Any]]) -> tuple[list[Document], list[
             document = Document(str(paragraph.get("id") or f"{title}/{count[title]}"), paragraph["context"], title)
             documents.append(document)
             for qa in paragraph["qas"]:
+                if not isinstance(qa["question"], str):
+                    raise TypeError(f"question {qa['question']!r}")
                 accepted = () if qa.get("is_impossible") else tuple(answer["text"] for answer in qa["answers"])
                 answers = tuple(dict.fromkeys(accepted))
                 questions.append(Question(str(qa["id"]), qa["question"], {document.id: 1}, answers, document.text))

@@ -186,7 +186,7 @@ def _citations(answer: Answer, width: int) -> Iterator[str]:
     passages = passages_of(answer)
     for citation, number in numbered(answer).items():
         page = "" if citation.page is None else f", page {citation.page}"
-        where = f"{clean(citation.document_id)}{page} [{citation.start}:{citation.end}]"
+        where = f"{origin(citation.document_id, citation.rank)}{page} [{citation.start}:{citation.end}]"
         text = quoted(citation, passages.get(citation.document_id, ()))
         quote = f"  “{text}”" if text else ""
         yield shorten(f"  [{number}] {where}  ({percent(citation.score)}){quote}", width)
@@ -219,7 +219,8 @@ def passages_of(answer: Answer) -> dict[str, list[Passage]]:
 def quoted(citation: Citation, passages: Iterable[Passage]) -> str:
     """The words that a citation stands for, on one line; "" if none of the passages has them."""
     for passage in passages:
-        if passage.start <= citation.start <= citation.end <= passage.end:
+        same = citation.rank is None or citation.rank == passage.id  # as `Answerer.read` makes them of strings
+        if same and passage.start <= citation.start <= citation.end <= passage.end:
             return clean(passage.text[citation.start - passage.start : citation.end - passage.start])
     return ""
 
@@ -281,7 +282,12 @@ def place(hit: Hit, start: int | None = None, end: int | None = None) -> str:
     page = "" if passage.page is None else f", page {passage.page}"
     offsets = f"[{passage.start if start is None else start}:{passage.end if end is None else end}]"
     heading = clean(str(passage.metadata.get("heading") or ""))
-    return f"{clean(passage.document_id)}{page} {offsets}" + (f"  {heading}" if heading else "")
+    return f"{origin(passage.document_id, hit.rank)}{page} {offsets}" + (f"  {heading}" if heading else "")
+
+
+def origin(document_id: str, rank: int | None) -> str:
+    """The document, or which one of the plain strings that were read: "text 2"."""
+    return clean(document_id) if document_id or rank is None else f"text {rank}"
 
 
 def legs(hit: Hit) -> str:
@@ -326,6 +332,11 @@ def hits_rows(hits: Iterable[Hit]) -> list[dict[str, Any]]:
     ]
 
 
+def _citation_row(citation: Citation) -> dict[str, Any]:
+    """With its rank only where that says something."""
+    return {name: value for name, value in asdict(citation).items() if name != "rank" or value is not None}
+
+
 def answer_row(answer: Answer) -> dict[str, Any]:
     """A dictionary of JSON values; `alternatives` are such dictionaries, without alternatives of their own."""
     row: dict[str, Any] = {
@@ -336,8 +347,12 @@ def answer_row(answer: Answer) -> dict[str, Any]:
         "page": answer.page,
         "start": answer.start,
         "end": answer.end,
-        "citations": [asdict(citation) for citation in answer.citations],
-        "sentences": [asdict(sentence) | {"supported": sentence.supported} for sentence in answer.sentences],
+        "citations": [_citation_row(citation) for citation in answer.citations],
+        "sentences": [
+            asdict(sentence)
+            | {"citations": [_citation_row(each) for each in sentence.citations], "supported": sentence.supported}
+            for sentence in answer.sentences
+        ],
     }
     row["alternatives"] = [answer_row(replace(other, alternatives=())) for other in answer.alternatives]
     return row

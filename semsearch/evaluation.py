@@ -7,7 +7,7 @@
 
 A dataset is a BEIR folder, a SQuAD file, a JSON-lines file of questions, or a list; see `read_dataset`. Hits are
 passages while judgements are about documents, so the best passage of a document counts for it, and more passages are
-asked for until k documents have come out. Questions without any judgement are left out.
+asked for until k documents have come out. Questions without any judgement are left out, and so are empty ones.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ class Evaluation:
     `metrics` maps a metric's name to its mean; `scores` maps it to each question's value (by question id), where it has
     one. Latencies are milliseconds per question, one at a time, on this machine: compare them within one run only.
     `size` is the bytes of the index's folder, None where there is none. `stated` has, for an answerer, the probability
-    of the best answer to each question (by question id) and whether it is right; `semsearch.plots` draws it.
+    of the best answer to each question (by question id) and whether it is right; `semsearch.plots` draws it. `empty`
+    is how many questions of the dataset were left out because they have no text.
     """
 
     name: str
@@ -97,12 +98,13 @@ class Evaluation:
     p95_ms: float
     size: int | None = None
     stated: Mapping[str, tuple[float, bool]] = field(default_factory=dict)
+    empty: int = 0
 
     def to_dict(self, *, scores: bool = False) -> dict[str, Any]:
         """JSON values; with the values of each question if `scores` is True."""
         row: dict[str, Any] = {name: getattr(self, name) for name in ("name", "dataset", "questions")}
         row |= {"metrics": {m: None if math.isnan(value) else value for m, value in self.metrics.items()}}
-        row |= {"median_ms": self.median_ms, "p95_ms": self.p95_ms, "size": self.size}
+        row |= {"median_ms": self.median_ms, "p95_ms": self.p95_ms, "size": self.size, "empty": self.empty}
         return row | ({"scores": {m: dict(values) for m, values in self.scores.items()}} if scores else {})
 
     def __str__(self) -> str:
@@ -114,7 +116,7 @@ class Evaluation:
         return tables_html(self._about(), Table([["metric", "mean"], *self._rows()]))
 
     def _about(self) -> str:
-        return f"{self.name} on {self.dataset}, {self.questions} questions"
+        return f"{self.name} on {self.dataset}, {counted(self)}"
 
     def _rows(self) -> list[list[str]]:
         rows = [[name, f"{value:.4f}"] for name, value in self.metrics.items()]
@@ -142,11 +144,15 @@ def evaluate(system: Any, dataset: object, *, k: int = 10, name: str | None = No
         >>> evaluate(semsearch.Retriever(index, mode="lexical"), "data/scifact").metrics["ndcg@10"]  # doctest: +SKIP
         0.68
 
-    Raises InputError for a dataset that cannot be read or does not fit: no judgements, no judged document in the index.
+    Raises InputError for a dataset that cannot be read or does not fit: no judgements, no judged document in the index,
+    no question but empty ones.
     """
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise InputError(f"k must be a whole number of at least 1, not {k!r}.")
-    data = read_dataset(dataset)
+    whole = read_dataset(dataset)
+    data = whole.asked()
+    if whole.questions and not data.questions:
+        raise InputError(f"All {len(whole.questions)} questions of {data.name!r} are empty: none can be asked.")
     if callable(getattr(system, "answer", None)):
         metrics, scores, seconds, stated = _evaluate_answers(system, data)
     elif callable(getattr(system, "search", None)):
@@ -165,6 +171,7 @@ def evaluate(system: Any, dataset: object, *, k: int = 10, name: str | None = No
         p95_ms=float(p95),
         size=_size(system),
         stated=stated,
+        empty=len(whole.questions) - len(data.questions),
     )
 
 
@@ -332,6 +339,13 @@ def _timed(system: Any, call: Callable[[], _T]) -> tuple[_T, float]:
 
 def _mean(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
+
+
+def counted(evaluation: Evaluation) -> str:
+    """How many questions were asked: "217 questions (2 empty ones left out)"."""
+    empty = evaluation.empty
+    left_out = f" ({empty} empty one{'s' * (empty != 1)} left out)" if empty else ""
+    return f"{evaluation.questions} questions{left_out}"
 
 
 def _size(system: Any) -> int | None:

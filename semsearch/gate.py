@@ -29,6 +29,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 OPEN = frozenset({"/", "/app.js", "/marks.js", "/style.css", "/icon.svg", "/health"})  # need no token
+FREE = 16  # requests for these at once: whoever has no token cannot take every thread from those who have one
 BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # seconds
 
 POLICY = (
@@ -140,7 +141,7 @@ class Gate:
         self._hosts = None if hosts is None else frozenset(host.lower() for host in hosts)
         self._limits = limits
         self._counters = counters
-        self._working = 0
+        self._working = {True: 0, False: 0}  # requests for what is open, and the others
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -177,19 +178,21 @@ class Gate:
         self._check_address(scope)
         self._check_host(headers)
         _check_origin(scope["method"], headers)
-        if scope["path"] in OPEN:
-            await self._app(scope, receive, send)
-            return
-        self._check_token(headers)
-        if self._working >= self._limits.max_concurrent:
-            message = f"{self._working} requests are being worked on, as many as allowed. Try again in a second."
+        is_open = scope["path"] in OPEN
+        if not is_open:
+            self._check_token(headers)
+        # Counted apart, so that a server that is busy is not taken for one that is down.
+        working, most = self._working[is_open], FREE if is_open else self._limits.max_concurrent
+        if working >= most:
+            message = f"{working} requests are being worked on, as many as allowed. Try again in a second."
             raise _Refusal(503, "Busy", message, retry_after="1")
-        self._working += 1
+        self._working[is_open] += 1
         try:
-            body = await self._body(headers, receive)
-            await self._app(scope, _replaying(body, receive), send)
+            if not is_open:  # nothing that is open looks at a body
+                receive = _replaying(await self._body(headers, receive), receive)
+            await self._app(scope, receive, send)
         finally:
-            self._working -= 1
+            self._working[is_open] -= 1
 
     def _check_address(self, scope: Scope) -> None:
         server = scope.get("server")

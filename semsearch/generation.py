@@ -16,6 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from typing import Any, Protocol
 
@@ -28,9 +29,10 @@ from semsearch.detokenising import (
     without_leading_space,
 )
 from semsearch.errors import InputError, ModelError
-from semsearch.packing import Packed, pack
+from semsearch.packing import REMEMBERED, Packed, Shown, pack
 from semsearch.prompts import CHAT, COMPLETION, SEQ2SEQ, Template
 from semsearch.records import Context, Passage
+from semsearch.repeats import only_repeats
 from semsearch.sampling import GREEDY, Choose, Sampling
 from semsearch.steps import CausalSteps, LastPrompt, Seq2SeqSteps, Steps, has_plain_cache
 
@@ -39,6 +41,7 @@ __all__ = ["CausalReader", "GenerativeReader", "Prompt", "Seq2SeqReader"]
 MAX_NEW_TOKENS = 256
 MAX_CONTEXT_TOKENS = 2048  # of a CPU's seconds before the first word, most go into reading the prompt
 BATCH_TOKENS = 8192  # of prompts and answers together, in one batch
+LOOK = 16  # tokens of an answer in a batch from one look whether it only repeats itself to the next
 _UNKNOWN_WINDOW = 512  # what T5, whose configuration does not say, was trained on
 
 
@@ -88,6 +91,7 @@ class _Reader(ABC):
         self.sampling: Sampling = sampling or GREEDY
         self._model, self._tokenizer = model, tokenizer
         self._last = LastPrompt() if keep_prompt else None
+        self._shown = Shown()
         self._before, self._after = added_tokens(tokenizer)
         self._ends = _end_tokens(model, tokenizer)
         self._room = min(max_context_tokens, self._longest_prompt(max_new_tokens))
@@ -103,6 +107,10 @@ class _Reader(ABC):
         Raises InputError for an empty question, for one that leaves no room, and if there are passages but nothing of
         any fits.
         """
+        return self._prompt(question, passages, REMEMBERED)
+
+    def _prompt(self, question: str, passages: Sequence[Passage], most: int) -> Prompt:
+        """As `prompt`; the contexts of the latest `most` prompts are remembered."""
         _check_question(question)
         head, tail = self._frame(question)
         room = self._room - len(head) - len(tail)
@@ -111,14 +119,16 @@ class _Reader(ABC):
                 f"The question has {len(tail)} tokens with its frame; {self.name} has room for {self._room} in all. "
                 "Ask a shorter question."
             )
-        packed = pack(passages, room, lambda number, text: len(self._block(number, text)))
+        block = cache(self._block)  # what a block costs is asked before it goes in
+        packed = pack(passages, room, lambda number, text: len(block(number, text)))
         if packed.left_out and not packed.used:
             raise InputError(
                 f"Not one sentence of the {len(passages)} passages fits into the {room} tokens that {self.name} has "
                 "for them. Use shorter passages, or a larger max_context_tokens if the model's window allows it."
             )
         for number, passage in zip(packed.numbers, packed.used, strict=True):
-            head += self._block(number, passage.text)
+            head += block(number, passage.text)
+        self._shown.put(question, passages, packed.context, most=most)
         return Prompt((*head, *tail), packed)
 
     def context(self, question: str, passages: Sequence[Passage]) -> Context:
@@ -126,7 +136,7 @@ class _Reader(ABC):
 
         Neighbours in a document stand as one, a text that occurs twice stands once. Raises what `prompt` raises.
         """
-        return self.prompt(question, passages).packed.context
+        return self._shown.get(question, passages) or self.prompt(question, passages).packed.context
 
     def stream(self, question: str, passages: Sequence[Passage]) -> Iterator[str]:
         """The answer in pieces of text, as the model writes it; none without passages.
@@ -151,7 +161,8 @@ class _Reader(ABC):
         Questions of about the same length are answered together, as many as there are `batch_tokens` for their prompts
         and answers. Each answer is what `stream` writes, as far as a model computes the same for a row of a batch: in
         another order of summing the last bits of its logits differ, and where two tokens are all but equally likely the
-        other one may win. Raises what `prompt` raises, and InputError unless there are as many questions as passages.
+        other one may win; and an answer that only repeats itself (see `semsearch.repeats`) is not written to the end.
+        Raises what `prompt` raises, and InputError unless there are as many questions as passages.
         """
         check_length("batch_tokens", batch_tokens)
         if isinstance(questions, str) or len(questions) != len(passages_of_each):
@@ -159,7 +170,8 @@ class _Reader(ABC):
                 f"generate takes a list of questions and for each a list of passages, got {questions!r:.80} and "
                 f"{len(passages_of_each)} lists."
             )
-        prompts = [self.prompt(*pair) for pair in zip(questions, passages_of_each, strict=True)]
+        most = max(REMEMBERED, len(questions))
+        prompts = [self._prompt(*pair, most) for pair in zip(questions, passages_of_each, strict=True)]
         texts = [""] * len(prompts)
         for batch in self._batches([prompt.tokens if prompt.packed.used else () for prompt in prompts], batch_tokens):
             answers = self._together([prompts[i].tokens for i in batch])
@@ -217,9 +229,11 @@ class _Reader(ABC):
     def _complete(self, answer: list[int]) -> bool:
         if len(answer) >= self.max_new_tokens:
             return True
-        stops = self.template.stops
-        text = self._tokenizer.decode(answer, skip_special_tokens=True).lstrip() if stops else ""
-        return any(stop in text for stop in stops)
+        stops, look = self.template.stops, len(answer) % LOOK == 0
+        if not (stops or look):
+            return False
+        text = self._tokenizer.decode(answer, skip_special_tokens=True).lstrip()
+        return any(stop in text for stop in stops) or (look and only_repeats(text))
 
     def _block(self, number: int, text: str) -> list[int]:
         return self._encode(self.template.fill_passage(number, text))

@@ -14,8 +14,8 @@ missing or something is denied: these never support the sentence.
 
     >>> from semsearch.records import Hit, Passage
     >>> hit = Hit(Passage(1, "fees.md", "Fees. A late book costs 20 cents a day.", 100, 139), 1.0, 1)
-    >>> [(s.text, s.citations) for s in cite("A late book costs 20 cents.", [hit])]
-    [('A late book costs 20 cents.', (Citation(document_id='fees.md', start=106, end=139, page=None, score=1.0),))]
+    >>> cite("A late book costs 20 cents.", [hit])[0].citations
+    (Citation(document_id='fees.md', start=106, end=139, page=None, score=1.0, rank=None),)
     >>> cite("A late book costs 25 cents.", [hit])[0].supported
     False
 """
@@ -149,7 +149,9 @@ class _Evidence:
 
     def citation(self, score: float) -> Citation:
         passage = self.hit.passage
-        return Citation(passage.document_id, passage.start + self.start, passage.start + self.end, passage.page, score)
+        start, end = passage.start + self.start, passage.start + self.end
+        rank = None if passage.document_id else self.hit.rank
+        return Citation(passage.document_id, start, end, passage.page, score, rank)
 
 
 _PRONOUN = re.compile(r"(?:he|she|it|they|his|her|its|their|this|these|that|those|such)\b", re.IGNORECASE)
@@ -318,7 +320,7 @@ def cite_hits(
     marks: Sequence[Mark] = (),
     judge: SupportJudge | None = None,
 ) -> Iterator[tuple[Sentence, dict[Citation, Hit]]]:
-    """As `cite`, with the hit of each citation: plain strings all have the document id "" and start at 0."""
+    """As `cite`, with the hit of each citation."""
     evidence = [_evidence(hit) for hit in hits]
     asked = {word.key for word in words(question) if not word.negator}
     for start, end in sentences(text):

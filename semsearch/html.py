@@ -20,6 +20,7 @@ from semsearch.display import (
     legs,
     not_found,
     numbered,
+    origin,
     passages_of,
     percent,
     place,
@@ -127,7 +128,7 @@ def _citations(answer: Answer) -> str:
 
 def _cited(citation: Citation, passages: Sequence[Passage]) -> str:
     page = "" if citation.page is None else f", page {int(citation.page)}"
-    where = f"{clean(citation.document_id)}{page} [{int(citation.start)}:{int(citation.end)}]"
+    where = f"{origin(citation.document_id, citation.rank)}{page} [{int(citation.start)}:{int(citation.end)}]"
     source = passages[0].metadata.get("source") if passages else None
     text = quoted(citation, passages)
     return _link(where, source, citation.page) + (f" “{_text(shorten(text, 300))}”" if text else "")

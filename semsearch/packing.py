@@ -17,10 +17,12 @@ from typing import NamedTuple, TypeAlias
 from semsearch.records import Context, Passage
 from semsearch.sentences import sentences
 
-__all__ = ["Cost", "Packed", "join", "pack"]
+__all__ = ["Cost", "Packed", "Shown", "join", "pack"]
 
 Cost: TypeAlias = Callable[[int, str], int]
 """What a block costs, in tokens or in whatever `room` is counted in, by its number and text."""
+
+REMEMBERED = 32  # questions whose contexts are remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,25 @@ class Packed:
     def context(self) -> Context:
         """The same without the numbers."""
         return Context(self.used, self.left_out)
+
+
+class Shown:
+    """What was packed for the latest questions: it is asked for once more when the answer is there.
+
+    Any number of threads may share one.
+    """
+
+    def __init__(self) -> None:
+        self._latest: tuple[tuple[str, tuple[Passage, ...], Context], ...] = ()
+
+    def put(self, question: str, passages: Sequence[Passage], context: Context, *, most: int = REMEMBERED) -> None:
+        """Remember a context; the latest `most` of them are kept."""
+        self._latest = (*self._latest, (question, tuple(passages), context))[-most:]
+
+    def get(self, question: str, passages: Sequence[Passage]) -> Context | None:
+        """The context for this question and these passages, None if it is not known (any more)."""
+        wanted = tuple(passages)
+        return next((shown for asked, given, shown in self._latest if asked == question and given == wanted), None)
 
 
 class _Block(NamedTuple):

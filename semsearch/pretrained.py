@@ -6,8 +6,8 @@ Only safetensors and GGUF files are read, no code of a model is run, and `HF_HUB
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -70,7 +70,7 @@ def _load(name: str, kind: str, dtype: Any) -> tuple[Any, Any]:
     loader = transformers.AutoModelForCausalLM if kind == "causal" else transformers.AutoModelForSeq2SeqLM
     options: dict[str, Any] = {"trust_remote_code": False, "gguf_file": gguf}
     try:
-        with _progress_for_people():
+        with _progress_for_people(gguf is not None):
             tokenizer = transformers.AutoTokenizer.from_pretrained(location, **options)
             model, report = loader.from_pretrained(
                 location, use_safetensors=True, dtype=dtype, output_loading_info=True, **options
@@ -121,17 +121,39 @@ def _cannot_load(name: str, kind: str, error: Exception) -> str:
 
 
 @contextmanager
-def _progress_for_people() -> Iterator[None]:
-    """Bars while a model loads only where somebody sees them."""
+def _progress_for_people(gguf: bool) -> Iterator[None]:
+    """Bars while a model loads only where somebody sees them, and wants to by transformers' own setting."""
     import sys
 
     from transformers.utils import logging
 
-    hide = logging.is_progress_bar_enabled() and not sys.stderr.isatty()
-    if hide:
+    wanted = logging.is_progress_bar_enabled()
+    seen = sys.stderr is not None and sys.stderr.isatty()
+    if wanted and not seen:
         logging.disable_progress_bar()
+    try:
+        with nullcontext() if (wanted and seen) or not gguf else _no_bar_of_gguf():
+            yield
+    finally:
+        if wanted and not seen:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def _no_bar_of_gguf() -> Iterator[None]:
+    """The module that reads GGUF files has a bar that does not heed the setting: without it for a while."""
+    from transformers import modeling_gguf_pytorch_utils as module
+
+    before = getattr(module, "tqdm", None)
+    if before is None or before is _no_bar:  # of another thread, which will put it back
+        yield
+        return
+    module.tqdm = _no_bar
     try:
         yield
     finally:
-        if hide:
-            logging.enable_progress_bar()
+        module.tqdm = before
+
+
+def _no_bar(items: Iterable[Any], *_: Any, **__: Any) -> Iterable[Any]:
+    return items

@@ -82,8 +82,9 @@ class Answerer:
     supports none of what it wrote the span is the answer. `answer.start` is None if the answer was written. `threshold`
     and `calibration` are then those of the spans.
 
-    With `strict=True` the sentences of a written answer that nothing supports are left out of it. `template` is the
-    wording of the prompt for a model that is named (`semsearch.prompts.Template`).
+    With `strict=True` the sentences of a written answer that nothing supports are left out of it. An extracted span
+    needs no such check: it stands word for word in its document, so that `strict` changes nothing there. `template` is
+    the wording of the prompt for a model that is named (`semsearch.prompts.Template`).
 
     Raises ModelError for a name that is not known or a model that cannot read, InputError for a threshold outside
     0 ... 1 and for arguments that do not go together. An `Answerer` keeps no state between questions.
@@ -204,11 +205,11 @@ class Answerer:
 
         `start` and `end` of the answer count from the start of the document, and for a string from its own start.
         `answer.hit` is the hit that was given; for a passage or a string it is a new one whose `rank` is the
-        position in `passages`, starting at 1 (a string has the document id ""). A generative reader is shown neighbours
-        in a document of the index as one, and `answer.hit` of what it wrote is then the joined hit. No
-        passages, or only empty ones, give an answer that is not found. Hits count with their rank, so pass them as a
-        search returned them. Where the first 4, 8, 16, ... settle the answer the others are not read, and the
-        alternatives are of these alone.
+        position in `passages`, starting at 1. A string has the document id "", and a citation of it has the same
+        `rank`. A generative reader is shown neighbours in a document of the index as one, and `answer.hit` of what it
+        wrote is then the joined hit. No passages, or only empty ones, give an answer that is not found. Hits count with
+        their rank, so pass them as a search returned them. Where the first 4, 8, 16, ... settle the answer the others
+        are not read, and the alternatives are of these alone.
         """
         _check_question(question)
         one = isinstance(passages, (str, Passage, Hit)) or not isinstance(passages, Iterable)
@@ -281,7 +282,7 @@ class Answerer:
         if refuse is not None and not 0 <= refuse < 1:
             raise InputError(f"refuse is a share of the answerable questions, at least 0 and below 1, got {refuse!r}.")
         data = read_dataset(questions)
-        asked = [question for question in data.questions if question.answers is not None]
+        asked = [question for question in data.asked().questions if question.answers is not None]
         if len(asked) < LEAST:
             raise InputError(f"A calibration needs at least {LEAST} questions with known answers, got {len(asked)}.")
         if self.retriever is None and not all(question.context for question in asked):
@@ -381,7 +382,7 @@ def _hit(item: object, rank: int) -> Hit:
     if isinstance(item, Hit):
         return item
     if isinstance(item, str):
-        item = Passage(0, "", item, 0, len(item))
+        item = Passage(rank, "", item, 0, len(item))
     if isinstance(item, Passage):
         return Hit(item, 0.0, rank)
     raise InputError(f"A passage to read is a string, a Passage or a Hit, got {type(item).__name__}: {item!r:.80}")

@@ -93,13 +93,19 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """A slice of a document that supports a sentence of a generated answer; `score` is between 0 and 1."""
+    """A slice of a document that supports a sentence of a generated answer; `score` is between 0 and 1.
+
+    A plain string that was given to read has the document id "". Then `rank` tells which of them it is, as
+    `answer.hit.rank` does for an extracted answer: `texts[citation.rank - 1][citation.start:citation.end]`. It is None
+    where there is a document.
+    """
 
     document_id: str
     start: int
     end: int
     page: int | None
     score: float
+    rank: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

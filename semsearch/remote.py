@@ -31,7 +31,7 @@ from semsearch.display import clean, shorten
 from semsearch.errors import InputError, ModelError
 from semsearch.generation import MAX_CONTEXT_TOKENS, MAX_NEW_TOKENS
 from semsearch.outline import without_surrogates
-from semsearch.packing import pack
+from semsearch.packing import Shown, pack
 from semsearch.prompts import CHAT, Template
 from semsearch.records import Context, Passage
 
@@ -138,6 +138,7 @@ class RemoteReader:
         self.max_context_tokens = max_context_tokens
         self.timeout = timeout
         self.template: Template = CHAT if template is None else Template.of(template)
+        self._shown = Shown()
 
     def __repr__(self) -> str:
         return f"RemoteReader({self.model!r}, {self.address!r}, max_new_tokens={self.max_new_tokens})"
@@ -148,7 +149,7 @@ class RemoteReader:
         Raises InputError for an empty question, for one that leaves no room, and if there are passages but nothing of
         any fits.
         """
-        return self._pack(question, passages)[1]
+        return self._shown.get(question, passages) or self._pack(question, passages)[1]
 
     def stream(self, question: str, passages: Sequence[Passage]) -> Iterator[str]:
         """The answer in pieces of text, as they come from the server; none without passages.
@@ -181,6 +182,7 @@ class RemoteReader:
             )
         blocks = zip(packed.numbers, packed.used, strict=True)
         content = "".join(self.template.fill_passage(number, passage.text) for number, passage in blocks)
+        self._shown.put(question, passages, packed.context)
         return f"{before}{content}{after}", packed.context
 
     def _write(self, prompt: str) -> Iterator[str]:

