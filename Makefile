@@ -12,6 +12,7 @@ INDEX    ?= indexes/$(notdir $(patsubst %/,%,$(abspath $(FOLDER))))
 QUERY    ?= $(QUESTION)
 QUESTION ?= What does a DVD cost a day when it is late?
 PYTEST   ?= -m "not torture"
+LANES    ?= all
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
@@ -19,7 +20,7 @@ PINS := --constraint constraints.txt
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test torture lint types public-types wheel-test integrations examples reference benchmark models clean help
+.PHONY: demo test torture lint types public-types wheel-test integrations engines examples reference benchmark models clean help
 
 help:
 	@sed -n 's/^# //p' Makefile | head -3
@@ -89,6 +90,20 @@ $(VENV)/.integrations: pyproject.toml constraints.txt | $(VENV)/.dev
 integrations: $(VENV)/.integrations
 	@echo "==> the adapters"
 	$(VENV)/integrations/bin/python -m pytest tests/integrations
+
+# What runs past one machine, on each engine that can be had here: tests/engines/lanes.py says which. Their packages live
+# in an environment on top of the first, and so do the servers, which are started on 127.0.0.1 and ended by the tests.
+$(VENV)/.engines: pyproject.toml constraints.txt | $(VENV)/.dev
+	@echo "==> installing the engines that an index can live in"
+	$(PYTHON) -m venv $(VENV)/engines
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' > \
+	  "$$($(VENV)/engines/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/below.pth"
+	$(VENV)/engines/bin/python -m pip --disable-pip-version-check --quiet install $(PINS) pymilvus milvus-lite ray
+	@touch $@
+
+engines: $(VENV)/.engines
+	@echo "==> the engines"
+	SEMSEARCH_LANES=$(LANES) $(VENV)/engines/bin/python -m pytest $(PYTEST) tests/engines
 
 examples: $(VENV)/.dev
 	@echo "==> examples and notebooks"

@@ -79,6 +79,10 @@ ABOUT = {
         "The index was closed before, or its `with` block has ended.",
         "Open it again; an `Index` opens in milliseconds.",
     ),
+    "EngineUnavailableError": (
+        "The server past this machine is away, or did not answer within the location's `timeout`, after several tries.",
+        "Start it, or wait until it is there, and call again: what was written before is there, and a sync goes on.",
+    ),
     "StorageFullError": (
         "No room is left on the disk, or a quota is reached. What was committed is intact.",
         "Make room and call again: a sync goes on where it was. It is an OSError as well.",

@@ -23,7 +23,9 @@ SCRIPTS = [
     ["ask.py", "What does a DVD cost a day when it is late?"],
     ["handbook_questions.py"],
     ["integrations.py"],
+    ["past_one_machine.py"],
     ["generate_text.py", "--length", "12"],
+    ["generated_answers.py"],
     ["pictures.py"],
 ]
 

@@ -65,7 +65,7 @@ def _drop_output() -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """What can be typed; `semsearch.completion` reads it too. The metavars DIR, FOLDER, FILE and DATASET are paths."""
+    """What can be typed; `semsearch.completion` reads it too, and knows the metavars of paths."""
     top = argparse.ArgumentParser(
         prog="semsearch",
         description="Semantic search and answers over your own documents.",
@@ -84,6 +84,7 @@ def parser() -> argparse.ArgumentParser:
     check.add_argument("--repair", action="store_true", help="make again what is derived from the documents")
     backup = _command(commands, "backup", "copy an index while it is in use")
     backup.add_argument("target", metavar="FOLDER", help="a new folder for the copy, which is an index like any other")
+    _add_copy(_command(commands, "copy", "copy an index to another place, past this machine or back", index=False))
     _add_serve(_command(commands, "serve", "serve an index over HTTP, with a page to search and read"))
     _add_mcp(_command(commands, "mcp", "serve an index to an assistant or editor by the Model Context Protocol"))
     completion = _command(commands, "completion", "print the script that completes these words in a shell", index=False)
@@ -94,7 +95,8 @@ def parser() -> argparse.ArgumentParser:
 def _command(commands: Any, name: str, help: str, *, index: bool = True) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
     if index:
-        parser.add_argument("--index", metavar="DIR", help="the index (default: indexes/NAME, NAME being the folder's)")
+        where = "the index: a folder, or milvus://HOST/NAME (default: indexes/NAME, NAME being the folder's)"
+        parser.add_argument("--index", metavar="DIR", help=where)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--color", choices=("auto", "always", "never"), default="auto", help="colours (auto: where a person watches)"
@@ -113,6 +115,7 @@ def _add_index(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--every", type=_seconds, default=2.0, metavar="SECONDS", help="how often to look with --watch (default: 2)"
     )
+    parser.add_argument("--ray", metavar="ADDRESS", help="encode on a Ray cluster: auto, or HOST:PORT")
 
 
 def _add_search(parser: argparse.ArgumentParser) -> None:
@@ -147,6 +150,11 @@ def _add_evaluation(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-k", type=int, default=10, metavar="N", help="the cut-off of the metrics (default: 10)")
     parser.add_argument("--mode", default="hybrid", choices=MODES, help="how to search")
     parser.add_argument("--answers", action="store_true", help="measure answers instead of hits")
+
+
+def _add_copy(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="FROM", help="the index to copy: a folder, or milvus://HOST/NAME")
+    parser.add_argument("target", metavar="TO", help="the copy: a new one, or one to bring up to date")
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import semsearch
 from semsearch.display import clean
 from semsearch.errors import CorruptIndexError, InputError, SemsearchError
-from semsearch.items import expanded
+from semsearch.items import expanded, label
 from semsearch.terminal import Paint, inline, print_json, progress_for, wants_colour
 
 if TYPE_CHECKING:
@@ -29,10 +30,10 @@ def run(options: Namespace) -> int:
     return _COMMANDS[options.command](options, Paint(wants_colour(options.color, sys.stdout)))
 
 
-def existing(given: str | None) -> Path:
-    """The folder of the index to read: the one that was named, or the only one under indexes/."""
+def existing(given: str | None) -> str | Path:
+    """The location of the index to read: the one that was named, or the only folder under indexes/."""
     if given is not None:
-        return Path(given)
+        return given
     found = sorted(path.parent for path in HOME.glob("*/index.db"))
     if not found:
         raise InputError(
@@ -55,15 +56,21 @@ def _index(options: Namespace, paint: Paint) -> int:
     location = options.index or HOME / (folder.resolve().name or "root")
     if not folder.is_dir():  # before an index is created for nothing
         raise InputError(f"There is no folder {options.folder!r}.")
-    with semsearch.Index(location, encoder=options.encoder, analyzer=options.analyzer) as index:
+    with ExitStack() as held:
+        index = held.enter_context(semsearch.Index(location, encoder=options.encoder, analyzer=options.analyzer))
+        if options.ray is not None:
+            from semsearch.engines.ray import RayEncoder
+
+            index.encoder = held.enter_context(RayEncoder(index.encoder, options.ray))
         if options.watch:
             return _watch(index, folder, options, paint)
         report = index.sync(folder, pattern=options.pattern, progress=progress_for(sys.stderr))
+        shown = index.location if "://" in str(location) else str(location)  # without a password
         if options.json:
-            print_json({**asdict(report), "index": str(location), "passages": len(index)})
+            print_json({**asdict(report), "index": shown, "passages": len(index)})
         else:
             print(paint.report(str(report)))
-            print(f"{location}: {len(index):,} passages")
+            print(f"{shown}: {len(index):,} passages")
     return 0
 
 
@@ -75,7 +82,7 @@ def _watch(index: semsearch.Index, folder: Path, options: Namespace, paint: Pain
 
     def synced(report: SyncReport) -> None:
         if options.json:
-            print_json({**asdict(report), "index": str(index.path), "passages": len(index)}, lines=True)
+            print_json({**asdict(report), "index": index.location, "passages": len(index)}, lines=True)
         else:
             print(f"{_now(paint)}{paint.report(str(report))}; {len(index):,} passages", flush=True)
 
@@ -231,6 +238,17 @@ def _backup(options: Namespace, paint: Paint) -> int:
     return 0
 
 
+def _copy(options: Namespace, paint: Paint) -> int:
+    from semsearch.copying import copy
+
+    report = copy(options.source, options.target, progress=progress_for(sys.stderr))
+    if options.json:
+        print_json(asdict(report))
+    else:
+        print(paint.report(str(report)))
+    return 0
+
+
 # -------------------------------------------------------------------------------------------------------------- serving
 
 
@@ -253,7 +271,7 @@ def _mcp(options: Namespace, paint: Paint) -> int:
         if options.json:
             print_json({"address": address}, lines=True)
         else:
-            print(f"Serving {location.name} on {address} (Ctrl-C stops it)", file=sys.stderr, flush=True)
+            print(f"Serving {label(location)} on {address} (Ctrl-C stops it)", file=sys.stderr, flush=True)
 
     serve(
         location,
@@ -288,6 +306,7 @@ _COMMANDS: dict[str, Callable[[Namespace, Paint], int]] = {
     "eval": _evaluate,
     "check": _check,
     "backup": _backup,
+    "copy": _copy,
     "serve": _serve,
     "mcp": _mcp,
     "completion": _completion,

@@ -1,7 +1,8 @@
 """Completion for bash, zsh and fish: a script that the shell reads, made from the parser of the command line.
 
-What a word completes to is said by the parser itself: the `choices` of an argument, or its metavar: DIR and FOLDER are
-folders, FILE and DATASET are files. The script is complete; no process is started when a person presses the key.
+What a word completes to is said by the parser itself: the `choices` of an argument, or its metavar: DIR, FOLDER, FROM
+and TO are folders, FILE and DATASET are files. The script is complete; no process is started when a person presses the
+key.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from shlex import quote
 
 __all__ = ["SHELLS", "completion"]
 
-FOLDERS, FILES, NOTHING = ("DIR", "FOLDER"), ("FILE", "DATASET"), ""
+FOLDERS, FILES, NOTHING = ("DIR", "FOLDER", "FROM", "TO"), ("FILE", "DATASET"), ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
     from semsearch.encoding import Encoder
     from semsearch.exploring import Classification, Pair, Sentence
     from semsearch.generation import GenerativeReader
+    from semsearch.holdings import Holdings
+    from semsearch.prompts import Template
     from semsearch.records import Answer
     from semsearch.retrieval import Hits
     from semsearch.snapshots import Snapshot
-    from semsearch.store import Store
 
 __all__ = ["Corpus"]
 
@@ -29,13 +31,16 @@ class Corpus:
     """The methods of `Index` that search without a question. `semsearch.exploring` does the work."""
 
     if TYPE_CHECKING:
-        _store: Store
+        label: str
 
         @property
         def encoder(self) -> Encoder: ...
 
         def snapshot(self) -> AbstractContextManager[Snapshot]:
             """One whole generation to search in; see `Index.snapshot`."""
+
+        def holdings(self) -> AbstractContextManager[Holdings]:
+            """What one whole generation holds, to be read at length; see `Index.holdings`."""
 
         def info(self) -> dict[str, Any]:
             """Facts about the index; see `Index.info`."""
@@ -88,7 +93,7 @@ class Corpus:
         from semsearch.exploring import similar
 
         with self.snapshot() as snapshot:
-            return similar(snapshot._view, snapshot.dense, id, k, where)
+            return similar(snapshot, id, k, where)
 
     def duplicates(
         self, threshold: float = 0.95, *, of: str = "passages", where: Where | None = None, limit: int = 1000
@@ -101,8 +106,8 @@ class Corpus:
         """
         from semsearch.exploring import duplicates
 
-        with self._store.apart() as view:
-            return duplicates(view, threshold, of=of, where=where, limit=limit)
+        with self.holdings() as holdings:
+            return duplicates(holdings, threshold, of=of, where=where, limit=limit)
 
     @overload
     def classify(  # type: ignore[overload-overlap]
@@ -128,17 +133,31 @@ class Corpus:
         texts = [text] if isinstance(text, str) else list(text)
         vectors = checked_vectors(self.encoder, texts, "passage")
         with self.snapshot() as snapshot:
-            found = classify(snapshot._view, snapshot.dense, vectors, label_key, k, where)
+            found = classify(snapshot, vectors, label_key, k, where)
         return found[0] if isinstance(text, str) else found
 
     @overload
-    def summarize(self, *, where: Where | None = None, sentences: int = 5, reader: None = None) -> list[Sentence]: ...
+    def summarize(
+        self, *, where: Where | None = None, sentences: int = 5, reader: None = None, strict: bool = False
+    ) -> list[Sentence]: ...
     @overload
     def summarize(
-        self, *, where: Where | None = None, sentences: int = 5, reader: str | Path | GenerativeReader
+        self,
+        *,
+        where: Where | None = None,
+        sentences: int = 5,
+        reader: str | Path | GenerativeReader,
+        template: Template | str | PathLike[str] | None = None,
+        strict: bool = False,
     ) -> Answer: ...
     def summarize(
-        self, *, where: Where | None = None, sentences: int = 5, reader: str | Path | GenerativeReader | None = None
+        self,
+        *,
+        where: Where | None = None,
+        sentences: int = 5,
+        reader: str | Path | GenerativeReader | None = None,
+        template: Template | str | PathLike[str] | None = None,
+        strict: bool = False,
     ) -> list[Sentence] | Answer:
         """The sentences of the index that together stand for it best, or for the documents that `where` lets through.
 
@@ -146,20 +165,26 @@ class Corpus:
         the order of their choice, the most central first. [] where there is no sentence.
 
         With a generative `reader` (as `Answerer` takes it) a text is written from these sentences, and nothing else: an
-        `Answer` with citations, whose sentences are checked like those of any other. Raises InputError for a reader
-        that only extracts.
+        `Answer` with citations, whose sentences are checked like those of any other. With `strict=True` those that
+        nothing supports are left out; `template` is the wording of the prompt for a model that is named. Raises
+        InputError for a reader that only extracts, and for a template that there is no model for.
         """
         from semsearch.exploring import summarize
 
-        with self._store.apart() as view:
+        writer = None
+        if reader is not None or template is not None:
+            from semsearch.summarizing import open_writer
+
+            writer = open_writer(reader, template)
+        with self.holdings() as holdings:
             chosen = summarize(
-                view, lambda texts: checked_vectors(self.encoder, list(texts), "passage"), where, sentences
+                holdings, lambda texts: checked_vectors(self.encoder, list(texts), "passage"), where, sentences
             )
-        if reader is None:
+        if writer is None:
             return chosen
         from semsearch.summarizing import write_summary
 
-        return write_summary(chosen, reader, self.encoder)
+        return write_summary(chosen, writer, self.encoder, strict=strict)
 
     def plot(
         self,
@@ -188,4 +213,4 @@ class Corpus:
             info = self.info()
         except ClosedIndexError:
             return None  # a notebook then shows the text
-        return index_html(Path(info["path"]).name, info)
+        return index_html(self.label, info)

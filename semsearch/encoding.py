@@ -21,7 +21,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -38,6 +38,7 @@ __all__ = [
     "TokenVectors",
     "fingerprint",
     "get_encoder",
+    "spec_of",
 ]
 
 Kind = Literal["passage", "query"]
@@ -125,6 +126,13 @@ def fingerprint(encoder: Encoder) -> Fingerprint:
     return values
 
 
+def spec_of(encoder: object) -> str | None:
+    """How to find an encoder again later: its absolute path or its name; None for an object."""
+    if isinstance(encoder, (str, os.PathLike)):
+        return str(Path(encoder).absolute()) if Path(encoder).exists() else os.fspath(encoder)
+    return None
+
+
 class OnnxEncoder:
     """An encoder in a folder that `compile_encoder` wrote, run by onnxruntime; torch is never imported.
 
@@ -164,6 +172,10 @@ class OnnxEncoder:
 
     def __repr__(self) -> str:
         return f"OnnxEncoder({self.name!r}, dimension={self.dimension})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process loads the model itself; the one that ships, from where it is installed there."""
+        return get_encoder, (None if self._folder == SHIPPED_FOLDER else self._folder,)
 
     def encode(self, texts: Sequence[str], *, kind: Kind = "passage") -> Vectors:
         """(len(texts), dimension) float32, each row of length 1.
@@ -244,6 +256,7 @@ class SentenceTransformerEncoder:
     def __init__(self, name: str, *, device: str | None = None) -> None:
         """Raises ModelError if there is no such model or it cannot be loaded."""
         self._model = load_sentence_transformer(name, device=device)
+        self._given = (str(Path(name).expanduser().absolute()) if _is_folder(Path(name).expanduser()) else name), device
         self._pid = os.getpid()
         self._cut_off = _CutOff()
         self.name: str = Path(name).name if _is_folder(Path(name).expanduser()) else name
@@ -256,6 +269,11 @@ class SentenceTransformerEncoder:
 
     def __repr__(self) -> str:
         return f"SentenceTransformerEncoder({self.name!r}, dimension={self.dimension})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process loads the model itself."""
+        name, device = self._given
+        return partial(SentenceTransformerEncoder, device=device), (name,)
 
     @cached_property
     def fingerprint(self) -> Fingerprint:

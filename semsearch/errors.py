@@ -15,6 +15,7 @@
         ├── CorruptIndexError       the database is damaged
         ├── ReadOnlyIndexError      a write to an index that was opened for reading
         ├── ClosedIndexError        the index was closed before
+        ├── EngineUnavailableError  the engine past this machine is away, or does not answer in time
         └── StorageFullError        no room left; what was committed is intact (also an OSError)
 
 Each message says what happened, with the values, and what to do.
@@ -26,6 +27,7 @@ __all__ = [
     "ClosedIndexError",
     "CorruptIndexError",
     "EncoderError",
+    "EngineUnavailableError",
     "FilterError",
     "IndexFormatError",
     "IndexLockedError",
@@ -125,6 +127,10 @@ class ReadOnlyIndexError(StorageError):
 
 class ClosedIndexError(StorageError):
     """The index was closed before."""
+
+
+class EngineUnavailableError(StorageError):
+    """The engine past this machine is away, or does not answer in time; what was written before is there."""
 
 
 class StorageFullError(StorageError, OSError):

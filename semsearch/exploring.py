@@ -1,8 +1,8 @@
 """Search without a question: what is like a document, what is there twice, what label fits, what it is all about.
 
 The functions work on the vectors that the index has stored; only a text to classify and the sentences of a summary are
-encoded anew. They take a `View` of the database, and where they look for neighbours, the dense leg as a function
-`nearest(vectors, k, allowed)`. Users call them as methods of an index: `index.similar("fees.md")`.
+encoded anew. They take the `Holdings` of an index, and where they look for neighbours, a `Snapshot` of it. Users call
+them as methods of an index: `index.similar("fees.md")`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,14 +22,14 @@ from semsearch.filters import Where, shown
 from semsearch.records import Document, Hit, Passage
 
 if TYPE_CHECKING:
+    from semsearch.holdings import Holdings, Stored
     from semsearch.retrieval import Hits
-    from semsearch.tables import View
+    from semsearch.snapshots import Allowed, Snapshot
 
 __all__ = ["Classification", "Pair", "Sentence", "classify", "duplicates", "near_pairs", "similar", "summarize"]
 
 Int64: TypeAlias = NDArray[np.int64]
 Float32: TypeAlias = NDArray[np.float32]
-Nearest: TypeAlias = Callable[[Float32, int, Int64 | None], Sequence[Sequence[tuple[int, float]]]]
 Encode: TypeAlias = Callable[[Sequence[str]], Float32]
 Label: TypeAlias = str | int | float | bool
 
@@ -116,7 +116,7 @@ class Sentence:
 # -- similar documents -------------------------------------------------------------------------------------------------
 
 
-def similar(view: View, nearest: Nearest, id: str, k: int = 10, where: Where | None = None) -> Hits:
+def similar(snapshot: Snapshot, id: str, k: int = 10, where: Where | None = None) -> Hits:
     """The k documents that are most like a document, each as a hit with its best passage.
 
     Documents are compared by the means of their passages' vectors: the score is the cosine similarity of these. The
@@ -128,35 +128,33 @@ def similar(view: View, nearest: Nearest, id: str, k: int = 10, where: Where | N
     count = _whole("k", k)
     if not isinstance(id, str):
         raise InputError(f"An id is a string, not {shown(id)}.")
-    key = view.key(id)
+    key = snapshot.key(id)
     if key is None:
         raise InputError(f"There is no document {shown(id)} in the index. `index.documents()` lists what there is.")
-    own = _stored(view, [key])
+    own = snapshot.stored_of([key])
     if not len(own.ids):
         raise InputError(f"The document {id!r} has no vector to be compared by: it is empty, or has no words.")
     centre = _centres(own)
     parts = np.unique(np.linspace(0, len(own.ids) - 1, PARTS).astype(np.int64))
     looked_for = np.concatenate([centre, own.vectors[own.rows[parts]]])
-    allowed = None if where is None else np.setdiff1d(view.matching(where), own.ids)
-    candidates = _candidates(view, nearest, looked_for, allowed, key, count, max(CANDIDATES, count) + len(own.ids))
-    return Hits(_by_centre(view, centre[0], candidates)[:count], f"like {id}")
+    allowed = snapshot.matching(where)
+    candidates = _candidates(snapshot, looked_for, allowed, key, count, max(CANDIDATES, count) + len(own.ids))
+    return Hits(_by_centre(snapshot, centre[0], candidates)[:count], f"like {id}")
 
 
-def _candidates(
-    view: View, nearest: Nearest, vectors: Float32, allowed: Int64 | None, own: int, count: int, width: int
-) -> list[int]:
+def _candidates(snapshot: Snapshot, vectors: Float32, allowed: Allowed, own: int, count: int, width: int) -> list[int]:
     """The keys of at least `count` other documents with passages near to some vectors, if there are so many."""
     while True:
-        rankings = nearest(vectors, width, allowed)
-        found = set(_owners(view, {id for ranking in rankings for id, _ in ranking}).values()) - {own}
+        rankings = snapshot.dense(vectors, width, allowed)
+        found = set(_owners(snapshot, rankings).values()) - {own}
         if len(found) >= count or all(len(ranking) < width for ranking in rankings):
             return sorted(found)
         width *= 2
 
 
-def _by_centre(view: View, centre: Float32, documents: Sequence[int]) -> list[Hit]:
+def _by_centre(snapshot: Snapshot, centre: Float32, documents: Sequence[int]) -> list[Hit]:
     """Documents by the cosine similarity of their means to a vector, each with its passage that is nearest to it."""
-    stored = _stored(view, documents)
+    stored = snapshot.stored_of(documents)
     if not len(stored.ids):
         return []
     keys, owner = np.unique(stored.documents, return_inverse=True)
@@ -164,19 +162,20 @@ def _by_centre(view: View, centre: Float32, documents: Sequence[int]) -> list[Hi
     closeness = np.vecdot(stored.vectors[stored.rows].astype(np.float64), centre.astype(np.float64))
     best = {int(owner[place]): int(stored.ids[place]) for place in np.lexsort((-stored.ids, closeness))}
     order = np.lexsort((keys, -scores))
-    passages = view.passages(list(best.values()))
+    passages = snapshot.passages(list(best.values()))
     return [
         Hit(passages[best[int(at)]], float(scores[at]), rank, {"dense": (rank, float(scores[at]))})
-        for rank, at in enumerate(order, 1)
+        for rank, at in enumerate((at for at in order if best[int(at)] in passages), 1)
     ]
 
 
-def _per_document(view: View, ranking: Sequence[tuple[int, float]], k: int) -> list[Hit]:
+def _per_document(snapshot: Snapshot, ranking: Sequence[tuple[int, float]], k: int) -> list[Hit]:
     """The best passage of each document in a ranking, for the first k documents."""
-    passages = view.passages([id for id, _ in ranking])
+    passages = snapshot.passages([id for id, _ in ranking])
     best: dict[str, tuple[int, float, int]] = {}
     for rank, (id, score) in enumerate(ranking, 1):
-        best.setdefault(passages[id].document_id, (id, score, rank))
+        if id in passages:  # an engine may have lost it meanwhile
+            best.setdefault(passages[id].document_id, (id, score, rank))
     return [
         Hit(passages[id], score, place, {"dense": (rank, score)})
         for place, (id, score, rank) in enumerate(list(best.values())[:k], 1)
@@ -187,7 +186,7 @@ def _per_document(view: View, ranking: Sequence[tuple[int, float]], k: int) -> l
 
 
 def duplicates(
-    view: View, threshold: float = 0.95, *, of: str = "passages", where: Where | None = None, limit: int = 1000
+    holdings: Holdings, threshold: float = 0.95, *, of: str = "passages", where: Where | None = None, limit: int = 1000
 ) -> list[Pair]:
     """The pairs of passages, or of documents, whose vectors have a cosine similarity of at least `threshold`.
 
@@ -205,11 +204,11 @@ def duplicates(
     if of not in ("passages", "documents"):
         raise InputError(f"of={shown(of)} is not known. It is 'passages' or 'documents'.")
     most = _whole("limit", limit)
-    stored = _stored(view, None, None if where is None else view.matching(where))
+    stored = holdings.stored(where)
     if of == "documents":
         vectors, owners = _centres(stored), np.unique(stored.documents)
         pairs = [(int(owners[i]), int(owners[j]), score) for i, j, score in near_pairs(vectors, threshold, most)]
-        documents = {key: _document(view, key) for pair in pairs for key in pair[:2]}
+        documents = {key: holdings.document(key) for pair in pairs for key in pair[:2]}
         return [_pair(documents[one], documents[other], score) for one, other, score in pairs]
     _, firsts, group = np.unique(stored.rows, return_index=True, return_inverse=True)
     copies = np.setdiff1d(np.arange(len(stored.ids)), firsts)[:most]
@@ -219,7 +218,7 @@ def duplicates(
         for i, j, score in near_pairs(stored.vectors, threshold, most)
     ]
     found = sorted(found, key=lambda pair: (-pair[2], pair[:2]))[:most]
-    passages = view.passages(sorted({int(stored.ids[place]) for pair in found for place in pair[:2]}))
+    passages = holdings.passages(sorted({int(stored.ids[place]) for pair in found for place in pair[:2]}))
     return [
         _pair(passages[int(stored.ids[one])], passages[int(stored.ids[other])], score) for one, other, score in found
     ]
@@ -331,7 +330,7 @@ def _place(side: Passage | Document) -> str:
 
 
 def classify(
-    view: View, nearest: Nearest, vectors: Float32, label_key: str, k: int = NEIGHBOURS, where: Where | None = None
+    snapshot: Snapshot, vectors: Float32, label_key: str, k: int = NEIGHBOURS, where: Where | None = None
 ) -> list[Classification]:
     """A label for each vector (q, d) of a text, by the k nearest documents that have the metadata `label_key`.
 
@@ -347,8 +346,9 @@ def classify(
     if not isinstance(label_key, str) or not label_key:
         raise InputError(f"label_key={shown(label_key)} names no metadata; give a name such as 'suffix'.")
     labelled: Where = {label_key: {"$ne": None}}
-    allowed = view.matching(labelled if where is None else {"$and": [where, labelled]})
-    usual = _usual_nearness(view, nearest, allowed)
+    among: Where = labelled if where is None else {"$and": [where, labelled]}
+    allowed = snapshot.matching(among)
+    usual = _usual_nearness(snapshot, among, allowed)
     if not len(usual):
         raise InputError(
             f"Fewer than two documents {'' if where is None else 'that match the filter '}have the metadata "
@@ -356,7 +356,7 @@ def classify(
         )
     results = []
     for vector in vectors:
-        hits = _nearest_documents(view, nearest, vector, count, allowed)
+        hits = _nearest_documents(snapshot, vector, count, allowed)
         probabilities = _voted(hits, label_key)
         best = hits[0].score if hits else -1.0
         nearness = (1 + int(np.count_nonzero(usual <= best))) / (1 + len(usual))
@@ -366,11 +366,11 @@ def classify(
     return results
 
 
-def _nearest_documents(view: View, nearest: Nearest, vector: Float32, k: int, allowed: Int64) -> list[Hit]:
+def _nearest_documents(snapshot: Snapshot, vector: Float32, k: int, allowed: Allowed) -> list[Hit]:
     width = k
     while True:
-        ranking = nearest(vector[None, :], width, allowed)[0]
-        hits = _per_document(view, ranking, k)
+        ranking = snapshot.dense(vector[None, :], width, allowed)[0]
+        hits = _per_document(snapshot, ranking, k)
         if len(hits) == k or len(ranking) < width:
             return hits
         width *= 2
@@ -400,38 +400,31 @@ def _labels(metadata: Mapping[str, Any], key: str) -> list[Label]:
     return [each for each in values if isinstance(each, (str, int, float, bool))] or [str(value)]
 
 
-def _usual_nearness(view: View, nearest: Nearest, allowed: Int64) -> NDArray[np.float64]:
+def _usual_nearness(snapshot: Snapshot, where: Where, allowed: Allowed) -> NDArray[np.float64]:
     """How near the nearest neighbour of another document is, for a sample of the allowed passages."""
-    chosen = np.random.default_rng(0).permutation(allowed)[:TYPICAL]
-    stored = _stored(view, None, np.sort(chosen))
+    sample, _ = snapshot.sample(where, TYPICAL)
+    stored = snapshot.stored_at(sample.tolist())
     if not len(stored.ids):
         return np.zeros(0)
     width, found = 8, []
-    rankings = nearest(stored.vectors[stored.rows], width, allowed)
-    owners = _owners(view, {id for ranking in rankings for id, _ in ranking})
+    rankings = snapshot.dense(stored.vectors[stored.rows], width, allowed)
+    owners = _owners(snapshot, rankings)
     for own, ranking in zip(stored.documents, rankings, strict=True):
-        others = [score for id, score in ranking if owners[id] != own]
+        others = [score for id, score in ranking if owners.get(id) != own]
         # Where the eight nearest are all of its own document, the eighth is the least that can be said.
         if others or len(ranking) == width:
             found.append(others[0] if others else ranking[-1][1])
     return np.array(found)
 
 
-def _owners(view: View, passages: set[int]) -> dict[int, int]:
-    ids = sorted(passages)
-    return {
-        int(id): int(document)
-        for block in _blocks(ids)
-        for id, document in view.connection.execute(
-            f"SELECT id, document FROM passages WHERE id IN ({_places(block)})", block
-        )
-    }
+def _owners(snapshot: Snapshot, rankings: Sequence[Sequence[tuple[int, float]]]) -> dict[int, int]:
+    return snapshot.owners(sorted({id for ranking in rankings for id, _ in ranking}))
 
 
 # -- summaries ---------------------------------------------------------------------------------------------------------
 
 
-def summarize(view: View, encode: Encode, where: Where | None = None, sentences: int = 5) -> list[Sentence]:
+def summarize(holdings: Holdings, encode: Encode, where: Where | None = None, sentences: int = 5) -> list[Sentence]:
     """The sentences that together stand for the documents best: central ones, each for something else.
 
     Chosen one by one, each time the one that brings passages and sentences nearest to their nearest chosen one on the
@@ -441,12 +434,12 @@ def summarize(view: View, encode: Encode, where: Where | None = None, sentences:
     come in the order of their choice; `score` is what each adds, as a share of what all of them reach.
     """
     count = _whole("sentences", sentences)
-    stored = _stored(view, None, None if where is None else view.matching(where), most=SUMMARY_PASSAGES)
+    stored = holdings.stored(where, SUMMARY_PASSAGES)
     if not len(stored.ids):
         return []
     vectors = stored.vectors[stored.rows]
     central = [place for place, _ in _facilities(vectors, vectors, max(20, 4 * count))]
-    passages = view.passages([int(stored.ids[place]) for place in central])
+    passages = holdings.passages([int(stored.ids[place]) for place in central])
     candidates: dict[str, Sentence] = {}
     for place in central:
         for sentence in _sentences(passages[int(stored.ids[place])]):
@@ -500,49 +493,7 @@ def _stands_alone(text: str) -> bool:
 # -- what is stored ----------------------------------------------------------------------------------------------------
 
 
-class _Stored(NamedTuple):
-    """Passages that have a vector, by ascending id, and the different vectors that they share."""
-
-    ids: Int64  # (n,)
-    documents: Int64  # (n,) the key of each passage's document
-    rows: Int64  # (n,) where each passage's vector is in `vectors`
-    vectors: Float32  # (m, d)
-
-
-def _stored(
-    view: View, documents: Sequence[int] | None = None, allowed: Int64 | None = None, *, most: int | None = None
-) -> _Stored:
-    """The passages of some documents or with some ids, or all; a fixed random sample of them if there are too many."""
-    sql = "SELECT id, document, vector FROM passages WHERE vector IS NOT NULL"
-    listed: list[tuple[int, int, int]] = []
-    if documents is None:
-        listed = view.connection.execute(f"{sql} ORDER BY id").fetchall()
-    for block in _blocks(documents or ()):
-        listed += view.connection.execute(f"{sql} AND document IN ({_places(block)})", block)
-    found = np.array(sorted(listed), np.int64).reshape(-1, 3)
-    if allowed is not None:
-        found = found[np.isin(found[:, 0], allowed, assume_unique=True)]
-    if most is not None and len(found) > most:
-        found = found[np.sort(np.random.default_rng(0).choice(len(found), size=most, replace=False))]
-    keys, first, rows = np.unique(found[:, 2], return_index=True, return_inverse=True)
-    order = np.argsort(first, kind="stable")  # by the first passage that has it
-    place = np.empty(len(keys), np.int64)
-    place[order] = np.arange(len(keys))
-    return _Stored(found[:, 0], found[:, 1], place[rows], _vectors(view, keys[order]))
-
-
-def _vectors(view: View, keys: Int64) -> Float32:
-    vectors: Float32 = np.zeros((0, 1), np.float32)
-    places = {int(key): place for place, key in enumerate(keys)}
-    for block in _blocks(list(places)):  # so that they are never held twice
-        for key, row in view.vectors_at(block).items():
-            if not len(vectors):
-                vectors = np.empty((len(keys), len(row)), np.float32)
-            vectors[places[key]] = row
-    return vectors
-
-
-def _centres(stored: _Stored) -> Float32:
+def _centres(stored: Stored) -> Float32:
     """The mean direction of the passages of each document, by ascending key: (documents, d)."""
     keys, owner = np.unique(stored.documents, return_inverse=True)
     sums = np.zeros((len(keys), stored.vectors.shape[1]), np.float32)
@@ -550,20 +501,6 @@ def _centres(stored: _Stored) -> Float32:
     lengths = np.linalg.norm(sums, axis=1, keepdims=True)
     centres: Float32 = sums / np.maximum(lengths, np.finfo(np.float32).tiny)
     return centres
-
-
-def _document(view: View, key: int) -> Document:
-    ((_, document),) = view.documents(key - 1, 1)
-    return document
-
-
-def _blocks(values: Sequence[int]) -> Iterator[Sequence[int]]:
-    for start in range(0, len(values), 500):
-        yield values[start : start + 500]
-
-
-def _places(values: Sequence[int]) -> str:
-    return ", ".join("?" * len(values))
 
 
 def _whole(name: str, value: int) -> int:

@@ -30,6 +30,7 @@ __all__ = [
     "Joined",
     "Not",
     "Where",
+    "as_condition",
     "compile_where",
     "fields",
     "pack",
@@ -180,10 +181,15 @@ def parse(where: Where) -> Condition:
     return _mapping(where, _Budget(), 0)
 
 
-def compile_where(where: Where) -> tuple[str, list[Atom]]:
+def as_condition(where: Where | Condition) -> Condition:
+    """The conditions that a filter puts, where they are not parsed already. Raises FilterError."""
+    return where if isinstance(where, Condition) else parse(where)
+
+
+def compile_where(where: Where | Condition) -> tuple[str, list[Atom]]:
     """A SELECT of the keys of the documents that match, and its parameters. Raises FilterError."""
     parameters: list[Atom] = []
-    return f"{_ALL} WHERE {_sql(parse(where), parameters)}", parameters
+    return f"{_ALL} WHERE {_sql(as_condition(where), parameters)}", parameters
 
 
 def _sql(condition: Condition, parameters: list[Atom]) -> str:

@@ -1,14 +1,12 @@
-"""`Index`: one folder on disk that documents go into and passages come out of."""
+"""`Index`: what documents go into and passages come out of, one folder on disk."""
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
-from hashlib import sha256
+from functools import partial, wraps
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
@@ -18,15 +16,17 @@ import numpy as np
 
 import semsearch
 from semsearch.analysis import Analyzer, get_analyzer
+from semsearch.binding import check_same, settled_analyzer, settled_encoder
 from semsearch.corpus import Corpus
 from semsearch.detection import STRETCH, TEXTS, detect
-from semsearch.encoding import Encoder, fingerprint, get_encoder
-from semsearch.errors import ClosedIndexError, CorruptIndexError, IndexMismatchError, InputError, ModelError
+from semsearch.encoding import Encoder, fingerprint, spec_of
+from semsearch.errors import ClosedIndexError, IndexMismatchError, InputError, ModelError
 from semsearch.filters import Where, shown
 from semsearch.forking import forget, watch
+from semsearch.holdings import Holdings
 from semsearch.ingest import AddReport, Batch, checked_vectors
 from semsearch.items import Item, Progress, expanded, short, to_document, watched
-from semsearch.legs import Legs
+from semsearch.legs import Legs, legs_of
 from semsearch.lexical import get_lexical
 from semsearch.records import Answer, Document
 from semsearch.snapshots import Snapshot
@@ -56,7 +56,7 @@ def __getattr__(name: str) -> Any:
 
 
 class Index(Corpus):
-    """A searchable collection of documents in one folder on disk.
+    """A searchable collection of documents: one folder on disk, or in an engine past this machine.
 
     with semsearch.Index("indexes/handbook") as index:
         index.sync("~/handbook")
@@ -65,7 +65,8 @@ class Index(Corpus):
 
     Parameters
     ----------
-    location : the folder; `~` is the home folder. It is created if it is not there, unless `create=False`.
+    location : the folder; `~` is the home folder. It is created if it is not there, unless `create=False`. Or where in
+        an engine: "milvus://host:19530/handbook", "milvus:///path/file.db"; see docs/past-one-machine.md.
     encoder : None for the one that the index was made with (all-MiniLM-L6-v2 for a new index, which ships with the
         package), a name or path that sentence-transformers knows, a folder made by `compile_encoder`, or an object with
         the `Encoder` protocol. Another one than the index was made with raises IndexMismatchError.
@@ -84,6 +85,8 @@ class Index(Corpus):
 
     Any number of processes and threads may read while one writes. Each write takes the writer lock for its duration.
     """
+
+    ranks_keywords: bool = True  # whether keywords count in a search, beside meaning
 
     def __init__(
         self,
@@ -105,6 +108,7 @@ class Index(Corpus):
             raise InputError(f"timeout is a number of seconds, not {timeout!r}.")
         get_lexical(lexical)  # raises for a name that is not known
         self.path: Path = _folder(location)
+        self.location, self.label = str(self.path), self.path.name  # for showing
         self._lexical_name = lexical
         self._encoder_given = encoder
         self._analyzer_given = analyzer
@@ -123,6 +127,18 @@ class Index(Corpus):
             self.close()
             raise
 
+    if not TYPE_CHECKING:  # where types are checked, as in help(Index), the signature is that of __init__
+
+        @wraps(__init__, assigned=(), updated=())
+        def __new__(cls, location, *arguments, **options):
+            """An index in a folder, or in an engine past this machine."""
+            if cls is Index and "://" in str(location):
+                from semsearch.engines import is_location
+
+                if is_location(str(location)):
+                    cls = import_module("semsearch.engineindex").EngineIndex
+            return object.__new__(cls)
+
     # -- models ------------------------------------------------------------------------------------------------------
 
     @property
@@ -133,53 +149,22 @@ class Index(Corpus):
                 self._encoder = self._settled_encoder(view)
         return self._encoder
 
+    @encoder.setter
+    def encoder(self, encoder: Encoder) -> None:
+        """Use another object with the same fingerprint, such as one that encodes on several machines."""
+        check_same(self.location, fingerprint(self.encoder), fingerprint(encoder))
+        self._encoder = encoder
+
     @property
     def analyzer(self) -> Analyzer:
         """What turns text into keywords."""
         return self._analyzer
 
     def _settled_encoder(self, view: View) -> Encoder:
-        stored = view.meta("encoder")
-        if stored is None:
-            return get_encoder(self._encoder_given)
-        if self._encoder_given is not None:
-            encoder = get_encoder(self._encoder_given)
-        else:
-            encoder = self._remembered_encoder(str(stored["name"]), view.meta("encoder_spec"))
-        own = fingerprint(encoder)
-        if own != stored:
-            raise IndexMismatchError(
-                f"{self.path} was made with {_described(stored, own)}, opened with {_described(own, stored)}. "
-                "Open it without encoder=, or index the documents again into another folder."
-            )
-        return encoder
-
-    def _remembered_encoder(self, name: str, spec: str | None) -> Encoder:
-        how = "Pass it: semsearch.Index(location, encoder=...). Keyword search works without: mode='lexical'."
-        if spec is None:
-            raise IndexMismatchError(f"{self.path} was made with {name!r}, an encoder object of the user's own. {how}")
-        try:
-            return get_encoder(spec)
-        except ModelError as error:
-            raise IndexMismatchError(
-                f"{self.path} was made with {name!r}, which cannot be loaded: {error} {how}"
-            ) from error
+        return settled_encoder(self.location, self._encoder_given, view.meta("encoder"), view.meta("encoder_spec"))
 
     def _settled_analyzer(self, view: View) -> Analyzer:
-        # The language binds; other rules for the same language only mean that the cache is built again.
-        stored = view.meta("language")
-        try:
-            analyzer = get_analyzer(stored if self._analyzer_given is None else self._analyzer_given)
-        except InputError as error:
-            if self._analyzer_given is not None:
-                raise
-            raise CorruptIndexError(f"The database of {self.path} is damaged: {error} Restore a backup.") from error
-        if stored is not None and analyzer.language != stored:
-            raise IndexMismatchError(
-                f"{self.path} was made with the analyzer for {stored!r}, opened with that for {analyzer.language!r}. "
-                "Open it without analyzer=, or index the documents again into another folder."
-            )
-        return analyzer
+        return settled_analyzer(self.location, self._analyzer_given, view.meta("language"))
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -218,7 +203,7 @@ class Index(Corpus):
             )
         documents = map(to_document, [items] if single else items)  # type: ignore[arg-type]
         with self._writing() as batch:
-            for document in watched(documents, progress=progress):
+            for document in batch.ahead(watched(documents, progress=progress)):
                 batch.put(document)
             batch.commit()
             return AddReport(
@@ -268,8 +253,9 @@ class Index(Corpus):
                     self._follow(writer)  # a choice that was not committed is none
                 raise
             with self._mutex:
-                if batch.legs.is_stale(writer):
-                    self._publish(writer, batch.legs)
+                legs = self._legs_for(writer)
+                if legs.is_stale(writer):
+                    self._publish(writer, legs)
 
     def _legs_for_writing(self, writer: Writer) -> Legs:
         legs = self._legs_for(writer)
@@ -305,7 +291,7 @@ class Index(Corpus):
         if writer.meta("encoder") is None:
             with writer.commit():
                 writer.set_meta("encoder", own)
-                writer.set_meta("encoder_spec", _spec_of(self._encoder_given or encoder.name))
+                writer.set_meta("encoder_spec", spec_of(self._encoder_given or encoder.name))
                 writer.set_meta("language", self._analyzer.language)
                 writer.set_meta("language_settled", self._analyzer_given is not None)
         else:
@@ -316,11 +302,12 @@ class Index(Corpus):
     def _check_models(self, view: View, stored: Mapping[str, Any]) -> None:
         """An index that was opened while it was new may have been bound to other models by another process since."""
         own = None if self._encoder is None else fingerprint(self._encoder)
-        other = self._analyzer_given is not None and view.meta("language") != self._analyzer.language
+        other = self._analyzer_given is not None and view.meta("language") not in (None, self._analyzer.language)
         if own not in (None, stored) or other:
             raise IndexMismatchError(
-                f"{self.path} was meanwhile bound to {stored['name']} and the analyzer for {view.meta('language')!r} "
-                "by another process. Close it and open it again, without encoder= and analyzer=."
+                f"{self.location} was meanwhile bound to {stored['name']} and the analyzer for "
+                f"{view.meta('language')!r} by another process. Close it and open it again, without encoder= and "
+                "analyzer=."
             )
 
     def _publish(self, writer: Writer, legs: Legs) -> None:
@@ -329,6 +316,12 @@ class Index(Corpus):
             writer.forget_history(generation)
 
     # -- reading -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def holdings(self) -> Iterator[Holdings]:
+        """What one whole generation holds, to be read at length: nobody is held up meanwhile."""
+        with self._store.apart() as view:
+            yield Holdings(view)
 
     @contextmanager
     def snapshot(self) -> Iterator[Snapshot]:
@@ -351,21 +344,20 @@ class Index(Corpus):
 
     def _legs_for(self, view: View) -> Legs:
         if self._legs is None:
-            encoder, analyzer = view.meta("encoder"), self._analyzer.fingerprint()
+            encoder = view.meta("encoder")
             if encoder is not None:
                 self._check_models(view, encoder)
-            self._legs = Legs(
+            legs = legs_of(
+                view,
                 self.path / "cache",
-                dimension=int(encoder["dimension"]) if encoder else 1,
-                analyze=self._analyzer,
-                new_lexical=partial(get_lexical, self._lexical_name),
-                identity={"uuid": view.meta("uuid"), "encoder": _hash(encoder), "analyzer": _hash(analyzer)},
+                self._analyzer,
+                lexical=self._lexical_name,
                 recall=self._recall,
                 storage=self._storage,
             )
             if encoder is None:  # nothing was written yet: do not keep what does not know its dimension
-                legs, self._legs = self._legs, None
                 return legs
+            self._legs = legs
         return self._legs
 
     @overload
@@ -429,7 +421,7 @@ class Index(Corpus):
             documents, passages = view.counts()
             stored = view.meta("fusion")
             return {
-                "path": str(self.path),
+                "path": self.location,
                 "documents": documents,
                 "passages": passages,
                 "generation": view.generation(),
@@ -546,9 +538,9 @@ class Index(Corpus):
                 documents, passages = view.counts()
                 stored = view.meta("encoder")
         except ClosedIndexError:
-            return f"<Index {str(self.path)!r}, closed>"
+            return f"<Index {self.location!r}, closed>"
         made = f", {stored['name']}" if stored else ""
-        return f"<Index {str(self.path)!r}: {documents} documents, {passages} passages{made}>"
+        return f"<Index {self.location!r}: {documents} documents, {passages} passages{made}>"
 
     def _forked(self) -> None:
         self._mutex = threading.RLock()  # another thread of the parent may have held it
@@ -556,27 +548,8 @@ class Index(Corpus):
 
 
 def _folder(location: str | os.PathLike[str]) -> Path:
-    if "://" in str(location):
-        raise InputError(f"{location!r} is not the path of a folder. This release keeps an index in a folder only.")
+    if "://" in str(location) or str(location).startswith("milvus:/"):  # a Path has one slash less
+        raise InputError(
+            f"{str(location)!r} is neither the path of a folder nor, as a string, of the form milvus://host:port/name."
+        )
     return expanded(location)
-
-
-def _spec_of(encoder: object) -> str | None:
-    """How to find an encoder again at the next opening: its absolute path or its name; None for an object."""
-    if isinstance(encoder, (str, os.PathLike)):
-        return str(Path(encoder).absolute()) if Path(encoder).exists() else os.fspath(encoder)
-    return None
-
-
-def _hash(stored: Any) -> str:
-    return sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _described(print_: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """A fingerprint in words: the name, and what tells it from the other one."""
-    differing = [f"{key} {value}" for key, value in print_.items() if key != "name" and other.get(key) != value]
-    if "name" not in print_:
-        return ", ".join(differing)
-    if print_["name"] != other.get("name"):
-        differing = [f"{print_['dimension']} dimensions"]
-    return f"{print_['name']} ({', '.join(differing)})"

@@ -70,19 +70,18 @@ def index_map(
     if isinstance(sample, bool) or not isinstance(sample, int) or sample < 3:
         raise InputError(f"sample={sample!r}: a map needs at least 3 passages.")
     hits: Sequence[Hit] = [] if query is None else index.search(query, k=k, where=where)
-    with index._store.apart() as view:
-        ids = view.ids() if where is None else view.matching(where)
-        total = len(ids)
-        chosen = ids if total <= sample else np.sort(np.random.default_rng(0).choice(ids, size=sample, replace=False))
+    with index.holdings() as holdings:
+        chosen, total = holdings.sample(where, sample)
         wanted = [*dict.fromkeys([*map(int, chosen), *(hit.passage.id for hit in hits)])]
-        vectors = view.vectors_of(wanted)
-        language = view.meta("language")
-        passages = view.passages(list(vectors))
+        stored = holdings.stored_at(wanted)
+        vectors = {int(id): stored.vectors[row] for id, row in zip(stored.ids, stored.rows, strict=True)}
+        language = holdings.language
+        passages = holdings.known(list(vectors))
     known = [id for id in wanted if id in passages]
     if len(known) < 3:
         part = "" if where is None else " that match the filter"
         raise InputError(
-            f"{index.path} has {len(known)} passages with vectors{part}; a map needs at least 3. Add more."
+            f"{index.location} has {len(known)} passages with vectors{part}; a map needs at least 3. Add more."
         )
     rows = np.stack([vectors[id] for id in known])
     drawn = min(len(known), len(chosen))

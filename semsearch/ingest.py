@@ -6,8 +6,9 @@ process that dies loses at most the batch that was not yet committed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -16,16 +17,17 @@ from semsearch.chunking import Chunk, chunk, embedded_text
 from semsearch.errors import EncoderError
 from semsearch.legs import AddedPassage
 from semsearch.records import Document
-from semsearch.tables import FileRow, NewPassage, Writer, digest, dump_metadata
+from semsearch.tables import FileRow, NewPassage, digest, dump_metadata
+from semsearch.writers import AnyLegs, AnyWriter
 
 if TYPE_CHECKING:
     from semsearch.encoding import Encoder
-    from semsearch.legs import Legs
 
-__all__ = ["AddReport", "Batch", "FileNote", "checked_vectors", "passage_budget"]
+__all__ = ["AddReport", "Batch", "FileNote", "checked_vectors", "chunked", "passage_budget"]
 
 BATCH_PASSAGES = 512  # a few seconds of encoding on two cores: what a killed process loses at most
 BATCH_CHARACTERS = 8_000_000
+AHEAD_CHARACTERS = 1_000_000  # of documents that are looked up at once
 TARGET_TOKENS = 200  # of a passage with its title and headings, where the encoder takes as many
 
 
@@ -77,19 +79,20 @@ class _Pending:
     chunks: Sequence[Chunk] = ()
     texts: Sequence[str] = ()
     digests: Sequence[bytes] = ()
+    is_new: bool = False
 
 
-_Chosen: TypeAlias = "tuple[Callable[[str], list[str]], Legs, dict[str, Any]]"  # analyzer, legs, what to remember
+_Chosen: TypeAlias = "tuple[Callable[[str], list[str]], AnyLegs, dict[str, Any]]"  # analyzer, legs, what to remember
 
 
 @dataclass(slots=True)
 class Batch:
     """Documents on their way in. `put` takes one, `commit` writes those that wait; the caller holds the writer lock."""
 
-    writer: Writer
+    writer: AnyWriter
     encoder: Encoder
     analyze: Callable[[str], list[str]]
-    legs: Legs
+    legs: AnyLegs
     mutex: Any
     choose: Callable[[Iterable[str]], _Chosen] | None = None  # the analyzer, by the first texts
     added: int = 0
@@ -100,6 +103,22 @@ class Batch:
     _files: list[FileNote] = field(default_factory=list)
     _passages: int = 0
     _characters: int = 0
+
+    def ahead(self, documents: Iterator[Document]) -> Iterator[Document]:
+        """The same documents, and those that have their ids are looked up several at a time where that is faster."""
+        if self.writer.ahead == 1:
+            yield from documents
+            return
+        block: list[Document] = []
+        characters = 0
+        for document in chain(documents, (None,)):
+            if document is not None:
+                block.append(document)
+                characters += len(document.text)
+            if document is None or len(block) >= self.writer.ahead or characters >= AHEAD_CHARACTERS:
+                self.writer.expect([each.id for each in block])
+                yield from block
+                block, characters = [], 0
 
     def put(self, document: Document, file: FileNote | None = None) -> None:
         """Take a document in; commits when enough are waiting."""
@@ -117,10 +136,11 @@ class Batch:
             else:
                 self.describe(stored.id, document, file)
             return
-        chunks = chunk(document, count_tokens=self._count_tokens(), max_tokens=passage_budget(self.encoder))
-        texts = [embedded_text(document.title, each.heading, document.text[each.start : each.end]) for each in chunks]
+        chunks, texts = chunked(document, self.encoder)
         dump_metadata(document)  # raises before anything is written
-        self._take(_Pending(document, file, None, None, chunks, texts, [digest(text) for text in texts]))
+        self._take(
+            _Pending(document, file, None, None, chunks, texts, [digest(text) for text in texts], stored is None)
+        )
 
     def describe(
         self, id: str, document: Document, file: FileNote | None, moved_from: tuple[int, str] | None = None
@@ -147,9 +167,6 @@ class Batch:
         if len(self._files) >= 4 * BATCH_PASSAGES:
             self.commit()
 
-    def _count_tokens(self) -> Callable[[Sequence[str]], list[int]]:
-        return getattr(self.encoder, "count_tokens", None) or _estimated_tokens
-
     def commit(self) -> None:
         """Encode and write what is waiting, in one transaction."""
         if not self._pending and not self._files:
@@ -166,7 +183,7 @@ class Batch:
             for name, value in remember.items():
                 self.writer.set_meta(name, value)
             for each in pending:
-                added += each.key is None and self.writer.key(each.document.id) is None
+                added += each.is_new
                 entering += self._write(each, vectors, tokens[each.document.id])
             for file in self._files:
                 self.writer.put_file(file.root, file.row)
@@ -184,8 +201,8 @@ class Batch:
             self._link(each.key, each.file)
             return []
         rows = [
-            NewPassage(part.start, part.end, part.page, part.heading, key, vectors.get(key))
-            for part, key in zip(each.chunks, each.digests, strict=True)
+            NewPassage(part.start, part.end, part.page, part.heading, key, vectors.get(key), words)
+            for part, key, words in zip(each.chunks, each.digests, tokens, strict=True)
         ]
         key, ids = self.writer.put(each.document, rows)
         self._link(key, each.file)
@@ -217,6 +234,14 @@ def _same_chunker(stored: Document, document: Document) -> bool:
     return stored.metadata.get("suffix") == document.metadata.get("suffix") and ("pages" in stored.metadata) == (
         "pages" in document.metadata
     )
+
+
+def chunked(document: Document, encoder: Encoder) -> tuple[list[Chunk], list[str]]:
+    """The passages of a document for an encoder, and what is embedded and looked up of each."""
+    count_tokens = getattr(encoder, "count_tokens", None) or _estimated_tokens
+    chunks = chunk(document, count_tokens=count_tokens, max_tokens=passage_budget(encoder))
+    texts = [embedded_text(document.title, each.heading, document.text[each.start : each.end]) for each in chunks]
+    return chunks, texts
 
 
 def _estimated_tokens(texts: Sequence[str]) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +13,7 @@ from typing import Any, TypeVar
 from semsearch.errors import InputError
 from semsearch.records import Document
 
-__all__ = ["Item", "Progress", "expanded", "short", "to_document", "watched"]
+__all__ = ["Item", "Progress", "counted", "expanded", "label", "short", "to_document", "watched"]
 
 Item = Document | Mapping[str, Any] | tuple[str, str] | str
 Progress = bool | Callable[[int, int], None] | None
@@ -29,6 +30,16 @@ def expanded(path: Any) -> Path:
         return Path(path).expanduser().absolute()
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path!r} is not the path of a folder: {error}.") from None
+
+
+def label(location: str | os.PathLike[str]) -> str:
+    """What an index is called for short: the name of its folder, or the last part of its location elsewhere.
+
+    >>> label("milvus://user:password@host:19530/handbook?consistency=strong")
+    'handbook'
+    """
+    text = os.fspath(location)
+    return text.partition("?")[0].rpartition("/")[2] if "://" in text else Path(text).resolve().name
 
 
 def to_document(item: Any) -> Document:
@@ -88,3 +99,17 @@ def watched(items: Iterable[T], *, progress: Progress) -> Iterator[T]:
         )
     else:
         yield from items
+
+
+@contextmanager
+def counted(progress: Progress, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """What to call with the number that is done, for work whose steps are of several items each."""
+    if callable(progress):
+        yield lambda done: progress(done, total)
+    elif progress or (progress is None and sys.stderr.isatty()):
+        from tqdm import tqdm
+
+        with tqdm(total=total, unit=unit) as bar:
+            yield lambda done: bar.update(done - bar.n) and None
+    else:
+        yield lambda done: None

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -26,12 +27,15 @@ from semsearch.chunking import embedded_text
 from semsearch.columns import Columns
 from semsearch.dense import DenseIndex
 from semsearch.errors import CorruptIndexError
-from semsearch.filters import Where, parse
-from semsearch.lexical import Lexical, LexicalIndex
+from semsearch.filters import Condition, Where, as_condition
+from semsearch.lexical import Lexical, LexicalIndex, get_lexical
 from semsearch.locking import flushed
 from semsearch.tables import StoredPassage, View, Writer
 
-__all__ = ["AddedPassage", "Legs"]
+if TYPE_CHECKING:
+    from semsearch.analysis import Analyzer
+
+__all__ = ["AddedPassage", "Legs", "legs_of"]
 
 log: logging.Logger = logging.getLogger("semsearch")
 
@@ -178,9 +182,9 @@ class Legs:
         """What the lexical leg answers; if its cache turns out to be damaged, it is built again and asked again."""
         return self._ask(view, "lexical", question)
 
-    def matching(self, view: View, where: Where) -> np.ndarray:
+    def matching(self, view: View, where: Where | Condition) -> np.ndarray:
         """The ids of the passages that a filter lets through, (n,) int64 ascending. Raises FilterError."""
-        condition = parse(where)
+        condition = as_condition(where)
         return self._ask(view, "columns", lambda leg: leg.matching(condition))
 
     def _ask(self, view: View, name: str, question: Callable[[Any], Result]) -> Result:
@@ -403,6 +407,24 @@ class Legs:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+
+def legs_of(view: View, folder: Path, analyzer: Analyzer, *, lexical: str | None, recall: float, storage: str) -> Legs:
+    """The legs of a database, with their cache in `folder`; one that is bound to no encoder yet has dimension 1."""
+    encoder = view.meta("encoder")
+    return Legs(
+        folder,
+        dimension=int(encoder["dimension"]) if encoder else 1,
+        analyze=analyzer,
+        new_lexical=partial(get_lexical, lexical),
+        identity={"uuid": view.meta("uuid"), "encoder": _hash(encoder), "analyzer": _hash(analyzer.fingerprint())},
+        recall=recall,
+        storage=storage,
+    )
+
+
+def _hash(stored: Any) -> str:
+    return sha256(json.dumps(stored, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _make_way(path: Path) -> None:

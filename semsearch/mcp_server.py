@@ -128,7 +128,7 @@ def build(service: Service) -> "MCPServer[Any]":
 
     server: MCPServer[Any] = MCPServer(
         "semsearch",
-        title=f"semsearch: {plain(service.index.path.name)}",
+        title=f"semsearch: {plain(service.index.label)}",
         instructions=INSTRUCTIONS,
         version=semsearch.__version__,
         log_level="WARNING",

@@ -27,6 +27,7 @@ __all__ = ["Fusion", "Hits", "Reranker", "Retriever"]
 
 LEGS: dict[str, tuple[str, ...]] = {"hybrid": ("dense", "lexical"), "dense": ("dense",), "lexical": ("lexical",)}
 DEPTH = 100  # how many passages each leg hands to the fusion, if k is smaller
+TRIES = 3  # how often to search again where passages that were found are gone when they are to be read
 NONE = "none"  # the name of no reranker, where one was learned
 UNKNOWN_SHARE = 0.5  # from this share of a query that the encoder has no words for, hybrid search goes by keyword alone
 
@@ -169,17 +170,41 @@ class Retriever:
             raise InputError(f"k={shown(k)}: ask for at least 1 hit.")
         if not queries:
             return []
-        vectors = self._vectors(queries) if "dense" in LEGS[self.mode] else [None] * len(queries)
-        found: list[_Found] = []
+        legs = self._legs()
+        vectors = self._vectors(queries) if "dense" in legs else [None] * len(queries)
         with self.index.snapshot() as snapshot:
             reranker = self._reranker(snapshot)
             width = k if reranker is None else max(k, _depth(reranker))
             allowed = snapshot.matching(where)
-            for query, vector in zip(queries, vectors, strict=True):
-                rankings = _rankings(snapshot, LEGS[self.mode], query, vector, max(k, DEPTH), allowed)
-                ranking = self._joined(snapshot, rankings, width)
-                found.append(_Found(query, rankings, ranking, snapshot.passages([id for id, _ in ranking])))
+            found = [
+                self._find(
+                    snapshot, query, partial(_rankings, snapshot, legs, query, vector, max(k, DEPTH), allowed), width
+                )
+                for query, vector in zip(queries, vectors, strict=True)
+            ]
         return [self._hits(each, k, reranker) for each in found]
+
+    def _find(self, snapshot: Snapshot, query: str, rank: Callable[[], dict[str, Ranking]], width: int) -> _Found:
+        for _ in range(TRIES):
+            rankings = rank()
+            ranking = self._joined(snapshot, rankings, width)
+            passages = snapshot.passages([id for id, _ in ranking])
+            if all(id in passages for id, _ in ranking):
+                break
+        # In an engine, others may remove a passage between the ranking and the reading.
+        return _Found(query, rankings, [pair for pair in ranking if pair[0] in passages], passages)
+
+    def _legs(self) -> tuple[str, ...]:
+        if self.mode != "hybrid" or self.index.ranks_keywords:
+            return LEGS[self.mode]
+        if not self._told:
+            self._told = True
+            warnings.warn(
+                f"{self.index.location} cannot search by keyword; hybrid searches go by meaning alone. Keep the index "
+                "where keywords can be searched, too, or ask with mode='dense'.",
+                stacklevel=4,
+            )
+        return LEGS["dense"]
 
     def tune(self, judged: object, *, rerankers: Sequence[str] = (), save: bool = True) -> Tuning:
         """Choose the fusion and its weights by judged queries, and store the choice with the index if `save` is True.
@@ -198,6 +223,8 @@ class Retriever:
 
         if self.mode != "hybrid":
             raise InputError(f"mode={self.mode!r} has one leg, so there is no fusion to tune. Use mode='hybrid'.")
+        if not self.index.ranks_keywords:
+            raise InputError(f"{self.index.location} cannot search by keyword, so there is no fusion to tune.")
         queries = judged_queries(judged, lambda id: self.index.get(id) is not None)
         if isinstance(rerankers, str):
             raise InputError(f"rerankers={rerankers!r}: give a list of names, such as [{rerankers!r}].")
@@ -226,7 +253,7 @@ class Retriever:
 
     def _is_foreign(self, query: str) -> bool:
         unknown_share = getattr(self.index.encoder, "unknown_share", None)
-        if unknown_share is None or unknown_share(query) < UNKNOWN_SHARE:
+        if unknown_share is None or not self.index.ranks_keywords or unknown_share(query) < UNKNOWN_SHARE:
             return False
         if not self._told:
             self._told = True

@@ -26,6 +26,8 @@ MODEL_FILE, TOKENIZER_FILE, SETTINGS_FILE = "model.onnx", "tokenizer.json", "sem
 
 Int64 = NDArray[np.int64]
 
+_most: int | None = None
+
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
@@ -143,4 +145,11 @@ def in_threads(work: Callable[[int], None], order: Sequence[int]) -> None:
 
 def cores() -> int:
     """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    every = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(every, _most or every)
+
+
+def limit_cores(count: int) -> None:
+    """From now on use at most so many cores: this process is one of several that share the machine."""
+    global _most
+    _most = max(1, count)

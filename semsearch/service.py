@@ -122,7 +122,7 @@ class Service:
         encoder = (info["encoder"] or {}).get("name")
         return {
             "version": semsearch.__version__,
-            "name": plain(self.index.path.name),
+            "name": plain(self.index.label),
             **{name: info[name] for name in ("documents", "passages", "generation", "language")},
             "encoder": None if encoder is None else plain(Path(encoder).name if encoder.startswith("/") else encoder),
             "suffixes": self._suffixes_at(info["generation"]),
@@ -132,11 +132,8 @@ class Service:
 
     def _suffixes_at(self, generation: int) -> dict[str, int]:
         if self._suffixes[0] != generation:
-            sql = "SELECT value, count(*) FROM fields WHERE name = 'suffix' AND kind = 's' GROUP BY value"
             with self.index.snapshot() as snapshot:
-                rows = snapshot._view.connection.execute(sql).fetchall()
-            found = {value: int(count) for value, count in rows if isinstance(value, str)}
-            self._suffixes = (generation, plain(found))
+                self._suffixes = (generation, plain(snapshot.values("suffix")))
         return self._suffixes[1]
 
     def gauges(self) -> dict[str, tuple[str, float]]:
@@ -169,7 +166,7 @@ class Service:
         if not query.strip():
             raise InputError("The query is empty.")
         with self.index.snapshot() as snapshot:
-            found = snapshot._view.passages([passage_id])
+            found = snapshot.known([passage_id])
         if passage_id not in found:
             raise NotFoundError(f"There is no passage {passage_id} any more.")
         why = explain(self.index, query, found[passage_id])
@@ -183,7 +180,7 @@ class Service:
     def document_of(self, passage_id: int, size: int, query: str) -> dict[str, Any]:
         """The same from a little before a passage on: for documents whose id cannot be written in an address."""
         with self.index.snapshot() as snapshot:
-            passage = snapshot._view.passages([passage_id]).get(passage_id)
+            passage = snapshot.known([passage_id]).get(passage_id)
         if passage is None:
             raise NotFoundError(f"There is no passage {passage_id} any more.")
         id = passage.document_id
@@ -312,7 +309,7 @@ class Service:
         text = str(error)
         # The longer ones first: one may lie in another.
         known = {str(path): name for name, path in self.jobs.roots.items()}
-        known[str(self.index.path)] = self.index.path.name
+        known[self.index.location] = self.index.label
         known[str(Path(semsearch.__file__).parent)] = "semsearch"
         with suppress(RuntimeError):  # a user without a home
             known[str(Path.home())] = "~"

@@ -16,6 +16,7 @@ from semsearch.legs import Legs
 from semsearch.views import View
 
 if TYPE_CHECKING:
+    from semsearch.lexical import Lexical
     from semsearch.tuning import Choice
 
 __all__ = ["Allowed", "Snapshot"]
@@ -44,13 +45,17 @@ class Snapshot(Holdings):
 
     def lexical(self, queries: Sequence[str], k: int, allowed: Allowed = None) -> list[Ranking]:
         """For each query, the k passages with the highest BM25 score; only passages that match."""
+        return self.by_terms([self._analyzer.query(query) for query in queries], k, allowed)
+
+    def by_terms(self, queries: Sequence[Sequence[str]], k: int, allowed: Allowed = None) -> list[Ranking]:
+        """The same for queries that are the analyzer's terms."""
         if not self._view.has_passages():
             return [[] for _ in queries]
-        terms = [self._analyzer.query(query) for query in queries]
-        return self._legs.ask_lexical(
-            self._view,
-            lambda leg: [Scores(_ranking(*leg.search(each, k, allowed=allowed)), leg.ceiling(each)) for each in terms],
-        )
+
+        def scored(leg: Lexical, terms: Sequence[str]) -> Ranking:
+            return Scores(_ranking(*leg.search(terms, k, allowed=allowed)), leg.ceiling(terms))
+
+        return self._legs.ask_lexical(self._view, lambda leg: [scored(leg, terms) for terms in queries])
 
     @cached_property
     def choice(self) -> Choice | None:
@@ -77,16 +82,25 @@ class Snapshot(Holdings):
 
         Both are (n, dimension) float32; the means have unit length. A passage without a vector has zeros in both.
         """
-        owners = self.owners(sorted({id + step for id in ids for step in (-1, 0, 1)}))
-        vectors = self._view.vectors_of(list(owners))
+        mates = self.mates(ids)
+        vectors = self.vectors_of(sorted({mate for each in mates.values() for mate in each}))
         own, around = (np.zeros((len(ids), dimension), np.float32) for _ in range(2))
         for row, id in enumerate(ids):
             if id in vectors:
-                mates = [id + step for step in (-1, 0, 1) if owners.get(id + step) == owners[id]]
-                total = np.sum([vectors[mate] for mate in mates if mate in vectors], axis=0)
+                total = np.sum([vectors[mate] for mate in mates[id] if mate in vectors], axis=0)
                 own[row] = vectors[id]
                 around[row] = total / (np.linalg.norm(total) or 1.0)
         return own, around
+
+    def mates(self, ids: Sequence[int]) -> dict[int, list[int]]:
+        """Each of these passages that there is, with the one before and the one after it in its document."""
+        steps = (-1, 0, 1)
+        owners = self.owners(sorted({id + step for id in ids for step in steps}))
+        return {id: [id + step for step in steps if owners.get(id + step) == owners[id]] for id in ids if id in owners}
+
+    def vectors_of(self, ids: Sequence[int]) -> dict[int, np.ndarray]:
+        """The vectors of these passages, each (dimension,) float32; none for one that has no vector."""
+        return self._view.vectors_of(ids)
 
 
 def _ranking(ids: np.ndarray, scores: np.ndarray) -> Ranking:

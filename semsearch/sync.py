@@ -22,7 +22,8 @@ from semsearch.items import expanded
 from semsearch.loading import FileEntry, walk
 from semsearch.parsing import AHEAD, Parser, ParserUnavailableError
 from semsearch.records import Document
-from semsearch.tables import FileRow, FileState, Root, Writer
+from semsearch.tables import FileRow, FileState, Root
+from semsearch.writers import AnyWriter
 
 __all__ = ["SyncReport", "is_index", "sync_folder"]
 
@@ -58,7 +59,7 @@ class _Sync:
     """
 
     batch: Batch
-    writer: Writer
+    writer: AnyWriter
     parser: Parser
     release: str
     roots: list[Root]
@@ -305,7 +306,7 @@ def _is_below(root: Root, folder: Path) -> bool:
     return Path(root.path) != folder and Path(root.path).is_relative_to(folder)
 
 
-def _free_prefix(writer: Writer, name: str) -> str:
+def _free_prefix(writer: AnyWriter, name: str) -> str:
     """ "" for the first root of an empty index; else the folder's name, with a number if it is taken."""
     taken = {root.prefix for root in writer.roots()}
     if not taken and not writer.counts()[0]:

@@ -11,18 +11,17 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from semsearch.errors import CorruptIndexError, InputError
-from semsearch.filters import Atom, Where, compile_where, fields, pack, unpack
-from semsearch.records import Document, Passage
-from semsearch.seals import check_seal, seal
+from semsearch.errors import InputError
+from semsearch.filters import fields, pack
+from semsearch.records import Document
+from semsearch.seals import seal
+from semsearch.views import DOCUMENT, FileRow, FileState, NewPassage, Root, StoredPassage, View, digest
 
 __all__ = ["SCHEMA", "FileRow", "FileState", "NewPassage", "Root", "StoredPassage", "View", "Writer", "digest"]
 
@@ -78,333 +77,13 @@ CREATE INDEX files_document ON files (document);
 """
 
 
-class NewPassage(NamedTuple):
-    """A passage to be stored; `digest` is that of the embedded text, `vector` float32 or None if it has none."""
-
-    start: int
-    end: int
-    page: int | None
-    heading: str
-    digest: bytes
-    vector: np.ndarray | None
-
-
-class StoredPassage(NamedTuple):
-    """A passage as the search legs need it; `vector` is (dimension,) float32 or None."""
-
-    id: int
-    title: str
-    heading: str
-    text: str
-    vector: np.ndarray | None
-
-
-FileState = tuple[str, int, int, int]  # path relative to the root, size, mtime_ns, inode
-
-
-class Root(NamedTuple):
-    """A folder that was synced; the ids of its documents are `prefix` + path relative to `path`."""
-
-    key: int
-    path: str
-    prefix: str
-
-
-@dataclass(frozen=True, slots=True)
-class FileRow:
-    """What is known of a synced file. `document` is None and `reason` says why if it could not be read."""
-
-    path: str
-    size: int
-    mtime_ns: int
-    inode: int
-    digest: str
-    document: int | None
-    reason: str | None
-    release: str
-
-    def of(self, document: int) -> FileRow:
-        """The same file with the document that was read from it."""
-        return replace(self, document=document, reason=None)
-
-
-def digest(text: str) -> bytes:
-    """The key under which the vector of an embedded text is shared (16 bytes of SHA-256)."""
-    return sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
-
-
-@contextmanager
-def _sound() -> Iterator[None]:
-    """What a row cannot be, it is where the database is damaged in a way that SQLite does not see."""
-    try:
-        yield
-    except (TypeError, ValueError, AssertionError, OverflowError) as error:
-        raise CorruptIndexError(
-            f"The database is damaged: a row makes no sense ({error}). Restore a backup, or index the documents again."
-        ) from error
-
-
-class View:
-    """One connection's sight of the database; inside a transaction, of one generation."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    @property
-    def connection(self) -> sqlite3.Connection:
-        """The connection that is looked through, for what is no query of ours."""
-        return self._connection
-
-    def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
-        return self._connection.execute(sql, parameters)
-
-    @_sound()
-    def meta(self, name: str) -> Any:
-        """A value of the table meta, None if there is none."""
-        row = self._rows("SELECT value, seal FROM meta WHERE name = ?", (name,)).fetchone()
-        if row is None:
-            return None
-        check_seal(row[1], f"{name} in the table meta", name, row[0])
-        return _parsed(row[0])
-
-    @_sound()
-    def generation(self) -> int:
-        """The number of the last commit."""
-        return int(self._rows("SELECT max(generation) FROM commits").fetchone()[0] or 0)
-
-    @_sound()
-    def token(self, generation: int) -> str | None:
-        """The random mark of a commit, None if that commit is not in this database's history (any more)."""
-        row = self._rows("SELECT token FROM commits WHERE generation = ?", (generation,)).fetchone()
-        return None if row is None else str(row[0])
-
-    def counts(self) -> tuple[int, int]:
-        """How many documents and passages there are."""
-        (documents,) = self._rows("SELECT count(*) FROM documents").fetchone()
-        (passages,) = self._rows("SELECT count(*) FROM passages").fetchone()
-        return int(documents), int(passages)
-
-    def has_passages(self) -> bool:
-        """Whether there is any passage."""
-        return self._rows("SELECT 1 FROM passages LIMIT 1").fetchone() is not None
-
-    @_sound()
-    def last_passage(self) -> int:
-        """The highest passage id that was ever given out."""
-        row = self._rows("SELECT seq FROM sqlite_sequence WHERE name = 'passages'").fetchone()
-        return 0 if row is None else int(row[0])
-
-    @_sound()
-    def document(self, id: str) -> Document | None:
-        """The document with that id."""
-        row = self._rows(f"SELECT {_DOCUMENT} FROM documents WHERE id = ?", (pack(id),)).fetchone()
-        return None if row is None else _document(*row)
-
-    def key(self, id: str) -> int | None:
-        """The internal key of a document."""
-        row = self._rows("SELECT key FROM documents WHERE id = ?", (pack(id),)).fetchone()
-        return None if row is None else int(row[0])
-
-    def has_prefix(self, prefix: str) -> bool:
-        """Whether any document's id starts with `prefix`."""
-        sql = "SELECT 1 FROM documents WHERE substr(id, 1, ?) = ? LIMIT 1"
-        return self._rows(sql, (len(prefix), pack(prefix))).fetchone() is not None
-
-    @_sound()
-    def documents(self, after: int, limit: int, where: Where | None = None) -> list[tuple[int, Document]]:
-        """Up to `limit` documents (that match) with a key above `after`, in order of their keys."""
-        matching, parameters = ("", []) if where is None else compile_where(where)
-        among = f"AND key IN ({matching})" if matching else ""
-        sql = f"SELECT key, {_DOCUMENT} FROM documents WHERE key > ? {among} ORDER BY key LIMIT ?"
-        return [(int(key), _document(*rest)) for key, *rest in self._rows(sql, (after, *parameters, limit))]
-
-    def matching(self, where: Where) -> np.ndarray:
-        """The ids of the passages whose document matches, (n,) int64, ascending."""
-        sql, parameters = compile_where(where)
-        rows = self._rows(f"SELECT id FROM passages WHERE document IN ({sql}) ORDER BY id", parameters)
-        return np.fromiter((row[0] for row in rows), np.int64)
-
-    @_sound()
-    def owners(self) -> tuple[np.ndarray, np.ndarray]:
-        """The ids of all passages, (n,) int64 ascending, and the key of each one's document, (n,) int64."""
-        rows = self._rows("SELECT id, document FROM passages ORDER BY id")
-        pairs = np.fromiter((number for row in rows for number in row), np.int64).reshape(-1, 2)
-        return pairs[:, 0].copy(), pairs[:, 1].copy()
-
-    def field_rows(self) -> Iterator[tuple[str | bytes, str, Atom, int]]:
-        """All metadata as rows (name, kind, value, document key), in this order."""
-        cursor = self._rows("SELECT name, kind, value, document FROM fields ORDER BY name, kind, value, document")
-        while rows := cursor.fetchmany(10_000):  # row by row, the translation of errors would take a third of the time
-            yield from rows
-
-    def changed_fields(
-        self, generation: int, last_passage: int
-    ) -> Iterator[tuple[list[int], list[tuple[str | bytes, str, Atom]]]]:
-        """The passages and the metadata of each document that is newer than a passage or was described anew since."""
-        keys = self._rows(
-            "SELECT document FROM passages WHERE id > ? UNION "
-            "SELECT -passage FROM removals WHERE generation > ? AND passage < 0",
-            (last_passage, generation),
-        ).fetchall()
-        for key in keys:
-            passages = [row[0] for row in self._rows("SELECT id FROM passages WHERE document = ?", key)]
-            rows = self._rows("SELECT name, kind, value FROM fields WHERE document = ?", key)
-            yield passages, rows.fetchall()
-
-    @_sound()
-    def ids(self) -> np.ndarray:
-        """The ids of all passages, (n,) int64, ascending."""
-        return np.fromiter((row[0] for row in self._rows("SELECT id FROM passages ORDER BY id")), np.int64)
-
-    @_sound()
-    def passages(self, ids: Sequence[int]) -> dict[int, Passage]:
-        """The passages with these ids; those that are gone are not in the result."""
-        found: list[tuple[Any, ...]] = []
-        for first in range(0, len(ids), 500):
-            part = [int(each) for each in ids[first : first + 500]]
-            places = ", ".join("?" * len(part))
-            found += self._rows(
-                f'SELECT id, document, start, "end", page, heading, vector, seal FROM passages WHERE id IN ({places})',
-                part,
-            )
-        result: dict[int, Passage] = {}
-        document_key, document = None, None
-        for id, key, start, end, page, heading, vector, stored in sorted(found, key=lambda row: row[1]):
-            check_seal(stored, f"passage {id}", key, start, end, page, heading, vector)
-            if key != document_key:
-                document_key, document = key, self._document(key)
-            assert document is not None
-            text = document.text[start:end]
-            metadata = _of_passage(document, unpack(heading))
-            result[id] = Passage(id, document.id, text, start, end, page, metadata)
-        return result
-
-    def stored_passages(self, after: int = 0) -> Iterator[StoredPassage]:
-        """The passages with an id above `after`, in order, as the search legs need them."""
-        with _sound():
-            rows = self._rows(
-                'SELECT p.id, p.document, p.start, p."end", p.page, p.heading, p.vector, p.seal, '
-                "v.digest, v.vector, v.seal FROM passages p "
-                "LEFT JOIN vectors v ON v.key = p.vector WHERE p.id > ? ORDER BY p.id",
-                (after,),
-            )
-            document_key, title, text = None, "", ""
-            for id, key, start, end, page, heading, shared, stored, digest, vector, vector_seal in rows:
-                check_seal(stored, f"passage {id}", key, start, end, page, heading, shared)
-                if shared is not None:
-                    check_seal(vector_seal, f"the vector of passage {id}", digest, vector)
-                if key != document_key:
-                    document = self._document(key)
-                    document_key, title, text = key, document.title, document.text
-                row = None if vector is None else np.frombuffer(vector, "<f4")
-                yield StoredPassage(id, title, unpack(heading), text[start:end], row)
-
-    def _document(self, key: int) -> Document:
-        row = self._rows(f"SELECT {_DOCUMENT} FROM documents WHERE key = ?", (key,)).fetchone()
-        return _document(*row)
-
-    def vectors_by_passage(self) -> Iterator[tuple[int, bytes]]:
-        """The id and the vector (float32, little-endian) of each passage that has one, by ascending id."""
-        yield from self._rows("SELECT p.id, v.vector FROM passages p JOIN vectors v ON v.key = p.vector ORDER BY p.id")
-
-    @_sound()
-    def removed_since(self, generation: int) -> np.ndarray:
-        """The ids of the passages removed after that generation, (n,) int64."""
-        sql = "SELECT passage FROM removals WHERE generation > ? AND passage > 0 ORDER BY passage"
-        rows = self._rows(sql, (generation,))
-        return np.fromiter((row[0] for row in rows), np.int64)
-
-    @_sound()
-    def changes_since(self, generation: int) -> int:
-        """How many passages were removed and documents described anew after that generation."""
-        return int(self._rows("SELECT count(*) FROM removals WHERE generation > ?", (generation,)).fetchone()[0])
-
-    def vectors(self, digests: Sequence[bytes]) -> dict[bytes, np.ndarray]:
-        """The vectors already known for these digests, each (dimension,) float32."""
-        return self._vectors("v.digest", "vectors v", digests)
-
-    def vectors_at(self, keys: Sequence[int]) -> dict[int, np.ndarray]:
-        """The vectors with these keys, each (dimension,) float32."""
-        return self._vectors("v.key", "vectors v", keys)
-
-    def vectors_of(self, passages: Sequence[int]) -> dict[int, np.ndarray]:
-        """The vectors of these passages by their ids, each (dimension,) float32."""
-        return self._vectors("p.id", "passages p JOIN vectors v ON v.key = p.vector", passages)
-
-    @_sound()
-    def _vectors(self, column: str, table: str, values: Sequence[Any]) -> dict[Any, np.ndarray]:
-        known: dict[Any, np.ndarray] = {}
-        for first in range(0, len(values), 500):
-            part = values[first : first + 500]
-            places = ", ".join("?" * len(part))
-            sql = f"SELECT {column}, v.digest, v.vector, v.seal FROM {table} WHERE {column} IN ({places})"
-            for value, digest, vector, stored in self._rows(sql, part):
-                check_seal(stored, "a vector", digest, vector)
-                known[value] = np.frombuffer(vector, "<f4")
-        return known
-
-    @_sound()
-    def roots(self) -> list[Root]:
-        """The folders that were synced, in the order they came."""
-        rows = self._rows("SELECT key, path, prefix FROM roots ORDER BY key")
-        return [Root(int(key), unpack(path), unpack(prefix)) for key, path, prefix in rows]
-
-    @_sound()
-    def file_states(self, root: int) -> set[FileState]:
-        """How the files of a root were when they were read, without those that could not be."""
-        sql = "SELECT path, size, mtime_ns, inode FROM files WHERE root = ? AND reason IS NULL"
-        states = set(self._rows(sql, (root,)))
-        packed = [state for state in states if not isinstance(state[0], str)]
-        return states.difference(packed).union((unpack(path), *rest) for path, *rest in packed) if packed else states
-
-    @_sound()
-    def failed_files(self, root: int) -> dict[str, FileRow]:
-        """The files of a root that could not be read, by their path relative to it."""
-        rows = self._rows(f"SELECT {_FILE} FROM files WHERE root = ? AND reason IS NOT NULL", (root,))
-        return {row.path: row for row in map(_file, rows)}
-
-    @_sound()
-    def file(self, root: int, path: str) -> FileRow | None:
-        """What is known of a file of a root."""
-        row = self._rows(f"SELECT {_FILE} FROM files WHERE root = ? AND path = ?", (root, pack(path))).fetchone()
-        return None if row is None else _file(row)
-
-
-def _of_passage(document: Document, heading: str) -> Mapping[str, Any]:
-    """The document's metadata, with what else tells a reader where a passage is from."""
-    place = {"title": document.title, "source": document.source, "heading": heading}
-    return {**{name: value for name, value in place.items() if value}, **document.metadata}
-
-
-def _parsed(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, TypeError) as error:
-        raise CorruptIndexError(
-            f"The database is damaged: {text!r:.60} is not JSON. Restore a backup, or index the documents again."
-        ) from error
-
-
-_FILE = "path, size, mtime_ns, inode, digest, document, reason, release"
-
-
-def _file(row: tuple[Any, ...]) -> FileRow:
-    path, size, mtime_ns, inode, digest, document, reason, release = row
-    return FileRow(unpack(path), size, mtime_ns, inode, digest, document, reason and unpack(reason), release)
-
-
-_DOCUMENT = "id, text, title, source, metadata, seal"
-
-
-def _document(
-    id: str | bytes, text: str | bytes, title: str | bytes, source: str | bytes, metadata: str, stored: bytes
-) -> Document:
-    check_seal(stored, f"document {id!r}", id, text, title, source, metadata)
-    return Document(unpack(id), unpack(text), unpack(title), unpack(source), _parsed(metadata))
-
-
 class Writer(View):
     """The one connection that may write, held under the lock."""
+
+    ahead: int = 1  # how many documents it is worth to look up at once
+
+    def expect(self, ids: Sequence[str]) -> None:
+        """Prepare to be asked for these documents: nothing to do."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         super().__init__(connection)
@@ -438,24 +117,28 @@ class Writer(View):
         """Store a JSON value in the table meta."""
         put_meta(self._connection, name, value)
 
+    def forget_meta(self, name: str) -> None:
+        """Drop a value from the table meta."""
+        self._rows("DELETE FROM meta WHERE name = ?", (name,))
+
     def put(self, document: Document, passages: Sequence[NewPassage]) -> tuple[int, list[int]]:
         """Store a document in place of the one with its id; returns its key and the ids of its passages."""
         key = self.key(document.id)
         row = _sealed(document)
         if key is None:
-            sql = f"INSERT INTO documents ({_DOCUMENT}) VALUES (?, ?, ?, ?, ?, ?)"
+            sql = f"INSERT INTO documents ({DOCUMENT}) VALUES (?, ?, ?, ?, ?, ?)"
             key = self._rows(sql, row).lastrowid
             assert key is not None
         else:
             self._remove_passages(key)
-            self._rows(f"UPDATE documents SET ({_DOCUMENT}) = (?, ?, ?, ?, ?, ?) WHERE key = ?", (*row, key))
+            self._rows(f"UPDATE documents SET ({DOCUMENT}) = (?, ?, ?, ?, ?, ?) WHERE key = ?", (*row, key))
         self._put_fields(key, document)
         return key, [self._put_passage(key, passage) for passage in passages]
 
     def describe(self, key: int, document: Document) -> None:
         """Change a document's id, source and metadata, where its text, title and passages stay as they are."""
         row = (*_sealed(document), key)
-        self._rows(f"UPDATE documents SET ({_DOCUMENT}) = (?, ?, ?, ?, ?, ?) WHERE key = ?", row)
+        self._rows(f"UPDATE documents SET ({DOCUMENT}) = (?, ?, ?, ?, ?, ?) WHERE key = ?", row)
         self._put_fields(key, document)
         self._note_description(key)
 
@@ -514,6 +197,16 @@ class Writer(View):
         key = self._rows("INSERT INTO roots (path, prefix) VALUES (?, ?)", (pack(path), pack(prefix))).lastrowid
         assert key is not None
         return Root(key, path, prefix)
+
+    def put_root(self, root: Root) -> None:
+        """Remember a folder under a key that it has elsewhere."""
+        sql = "INSERT INTO roots VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET path = ?2, prefix = ?3"
+        self._rows(sql, (root.key, pack(root.path), pack(root.prefix)))
+
+    def forget_root(self, key: int) -> None:
+        """Forget a folder and what is known of its files; their documents are not touched."""
+        self._rows("DELETE FROM files WHERE root = ?", (key,))
+        self._rows("DELETE FROM roots WHERE key = ?", (key,))
 
     def put_file(self, root: int, row: FileRow) -> None:
         """Remember what is known of a file."""

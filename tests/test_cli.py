@@ -112,7 +112,7 @@ def test_info(indexed: Path) -> None:
 
 def test_every_command_takes_json_and_colour() -> None:
     (action,) = (each for each in parser()._actions if isinstance(each, argparse._SubParsersAction))
-    assert len(action.choices) == 12
+    assert len(action.choices) == 13
     for name, each in action.choices.items():
         options = {option for action in each._actions for option in action.option_strings}
         assert {"--json", "--color"} <= options, name

@@ -275,8 +275,10 @@ def test_other_bad_arguments(index: semsearch.Index, tmp_path: Path) -> None:
     ]:
         with pytest.raises(InputError, match=message):
             semsearch.Index(tmp_path / "other", **options)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="not the path of a folder"):
-        semsearch.Index("milvus://localhost:19530/handbook")
+    with pytest.raises(InputError, match="no engine for other://"):
+        semsearch.Index("other://localhost:19530/handbook")
+    with pytest.raises(InputError, match="neither the path of a folder nor"):
+        semsearch.Index(Path("milvus://localhost:19530/handbook"))
     with pytest.raises(InputError, match="path of a folder"):
         semsearch.Index("")
     (tmp_path / "file").write_text("x")
@@ -492,6 +494,19 @@ def test_another_encoder_or_analyzer_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_model_name(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no/such-model"):
         semsearch.Index(tmp_path / "index", encoder="no/such-model").add([FEES])
+
+
+def test_an_index_goes_on_with_another_object_of_the_same_encoder(tmp_path: Path) -> None:
+    first, second, other = WordEncoder(), WordEncoder(), WordEncoder()
+    other.name = "another"
+    with semsearch.Index(tmp_path / "index", encoder=first) as index:
+        index.add(["one"])
+        index.encoder = second
+        index.add(["two"])
+        with pytest.raises(IndexMismatchError, match="another"):
+            index.encoder = other
+        assert index.encoder is second
+    assert (first.encoded, second.encoded, other.encoded) == (["one"], ["two"], [])
 
 
 def test_an_encoder_that_breaks_its_promise(tmp_path: Path) -> None:
