@@ -11,9 +11,8 @@ are kept there as a run file, so that the next run takes seconds. From the run f
 - hybrid: the default;
 - tuned: `Retriever.tune`, where each question is scored by what the questions of the other folds chose;
 - feedback: the default, reranked by `FeedbackReranker`, which looks at stored vectors only;
-- maxsim, reader: the default, reranked by these, for the first --rerank questions; they look at 100 and 20 passages;
-- pipeline: `Retriever.tune` with all three rerankers to choose from, for the same questions, each of them again scored
-  by what the questions of the other folds chose.
+- pipeline: `Retriever.tune` with the rerankers feedback, maxsim and reader to choose from, for the first --rerank
+  questions, each of them again scored by what the questions of the other folds chose.
 
 Differences of nDCG@10 to the better leg are tested by paired randomisation. The legs hand over their best 100 passages
 for nDCG, as in a search for ten; 400 for recall.
@@ -25,7 +24,7 @@ import gzip
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -120,9 +119,7 @@ def pipeline(folder: Path, work: Path, questions: int, count: int) -> dict[str, 
     return dict(json.loads(path.read_text()))
 
 
-def study(
-    folder: Path, work: Path, questions: int, rerank: Mapping[str, int], weights: Sequence[float] = ()
-) -> dict[str, Any]:
+def study(folder: Path, work: Path, questions: int, rerank: int, weights: Sequence[float] = ()) -> dict[str, Any]:
     """All systems on one set, as JSON values; `weights` are others of "dense" to try with the default."""
     run = run_file(folder, work, questions)
     documents = {int(id): document for id, document in run["documents"].items()}
@@ -142,12 +139,10 @@ def study(
     at10["tuned"] = list(tuning.held_out)
     at100["tuned"] = mean([measured(case, tuning.choice.function(), 100, "recall") for case in deep])
     texts = [row["question"] for row in run["cases"]]
-    took = {}
-    for name, count in rerank.items():
-        at10[name], took[name] = reranked(folder, work, name, cases[:count], texts[:count])
+    at10["feedback"], took = reranked(folder, work, "feedback", cases, texts)
     choices = {"tuned": str(tuning.choice)}
-    if asked := rerank.get("reader"):
-        found = pipeline(folder, work, questions, asked)
+    if rerank:
+        found = pipeline(folder, work, questions, rerank)
         at10["pipeline"], choices["pipeline"] = found["held out"], found["choice"]
     leg = max(("lexical", "dense"), key=lambda name: mean(at10[name]))
     rows = {}
@@ -160,7 +155,7 @@ def study(
             "to better leg": round(mean(scores) - mean(beside), 4),
             "p": round(randomisation_test(scores, beside), 4),
             "to hybrid": round(mean(scores) - mean(at10["hybrid"][: len(scores)]), 4),
-            "ms": took.get(name),
+            "ms": took if name == "feedback" else None,
         }
     return {"set": folder.name, "better leg": leg, "choices": choices, "systems": rows}
 
@@ -190,7 +185,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="+", default=list(SETS), metavar="SET", help="folders under --data")
     parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="indexes and run files are kept here")
     parser.add_argument("--questions", type=int, default=1000, metavar="N", help="at most N questions a set")
-    parser.add_argument("--rerank", type=int, default=0, metavar="N", help="maxsim, reader: N questions a set; slow")
+    parser.add_argument("--rerank", type=int, default=0, metavar="N", help="pipeline: N questions a set; slow")
     parser.add_argument("--weights", nargs="+", type=float, default=[], metavar="W", help="other weights of dense")
     args = parser.parse_args()
     results = []
@@ -198,9 +193,7 @@ def main() -> None:
         folder = args.data / name
         if not folder.is_dir():
             raise SystemExit(f"There is no folder {folder}. Name the folder that holds the sets: --data DIR.")
-        counts = dict.fromkeys(RERANKERS, args.rerank) | {"feedback": args.questions}
-        rerank = {reranker: count for reranker, count in counts.items() if count}
-        results.append(study(folder, args.work, args.questions, rerank, args.weights))
+        results.append(study(folder, args.work, args.questions, args.rerank, args.weights))
         show(results[-1])
     gains: dict[str, list[float]] = {}
     for result in results:
