@@ -9,9 +9,11 @@ share (Platt 1999) is the probability that they are the right answer. Both steps
 a Gaussian prior around the weights that were there before: many questions outweigh it, a few move the weights a little.
 
 A step function (isotonic regression) in place of the logistic was no better over 680 answers given the paragraph and
-worse over 350 found by a search (five-fold), so there is none. The encoder's similarity is no evidence here either:
-beside rank and BM25 it added next to nothing, and it would tie a calibration to one encoder. BM25 counts as a share of
-the best score, because its absolute size depends on how large a collection is.
+worse over 350 found by a search (five-fold), so there is none. Whether a span is of the kind that a question asks for
+(a number for "how many", a date, a name) is no evidence either: fitted on 857 questions, it took F1 from 69.8 to 69.4
+over 2,059 others, since the reader knows it already; the question's words in the span's sentence added only 0.5. The
+encoder's similarity added next to nothing beside rank and BM25, and would tie a calibration to one encoder. BM25 counts
+as a share of the best score, because its absolute size depends on how large a collection is.
 """
 
 from __future__ import annotations

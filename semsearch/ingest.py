@@ -2,6 +2,10 @@
 
 Only what changed is chunked, and only text that no passage had before is embedded. A batch is one transaction: a
 process that dies loses at most the batch that was not yet committed.
+
+Files are parsed ahead, in a process of their own; chunking, keywords and writing wait for the encoder, and it for them.
+Over 200 documents (6,840 passages) they took a twentieth of the encoder's processor time, so doing them at the same
+time could gain no more than 5% on two cores, for a second thread and batches that are neither here nor there.
 """
 
 from __future__ import annotations
