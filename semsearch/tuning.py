@@ -85,7 +85,7 @@ class Choice:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; `learned` reads them."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def __str__(self) -> str:
         then = f", then {self.reranker}" if self.reranker else ""
