@@ -159,7 +159,11 @@ class ReaderReranker:
 
     def with_scores(self, query: str, passages: Sequence[Passage], scores: Sequence[float]) -> list[float]:
         """Mixed with the scores of the first search."""
-        return _mixed(self(query, passages), scores, self._share)
+        return self.mixed(self(query, passages), scores)
+
+    def mixed(self, own: Sequence[float], first: Sequence[float]) -> list[float]:
+        """Evidence that was found before, mixed with the scores of the first search."""
+        return _mixed(own, first, self._share)
 
 
 class FeedbackReranker:

@@ -303,14 +303,29 @@ class Retriever:
 
 
 class _Trial:
-    """A reranker that `tune` tries: the best passages in its order, the others after them."""
+    """A reranker that `tune` tries: the best passages in its order, the others after them.
+
+    One that looks at each passage by itself, as its method `mixed` tells, sees each once, whatever the fusion.
+    """
 
     def __init__(self, reranker: Reranker) -> None:
         self._reranker = reranker
+        self._known: dict[tuple[str, int], float] = {}
 
     def __call__(self, case: Case, ranking: Ranking) -> Ranking:
         depth = _depth(self._reranker)
-        return [*_reranked(self._reranker, case.query, case.passages, ranking[:depth]), *ranking[depth:]]
+        best, mixed = ranking[:depth], getattr(self._reranker, "mixed", None)
+        if mixed is None:
+            first = _reranked(self._reranker, case.query, case.passages, best)
+        else:
+            first = _ordered(best, mixed(self._evidence(case, best), [score for _, score in best]))
+        return [*first, *ranking[depth:]]
+
+    def _evidence(self, case: Case, ranking: Ranking) -> list[float]:
+        new = [id for id, _ in ranking if (case.query, id) not in self._known]
+        found = self._reranker(case.query, [case.passages[id] for id in new]) if new else ()
+        self._known.update(((case.query, id), float(score)) for id, score in zip(new, found, strict=True))
+        return [self._known[case.query, id] for id, _ in ranking]
 
 
 def _reranker_named(name: str, index: Index) -> Any:
@@ -325,14 +340,18 @@ def _depth(reranker: Reranker) -> int:
 
 
 def _reranked(reranker: Reranker, query: str, passages: Mapping[int, Passage], ranking: Ranking) -> Ranking:
-    ids, first = [id for id, _ in ranking], [score for _, score in ranking]
+    first = [score for _, score in ranking]
     with_scores = getattr(reranker, "with_scores", None)
-    given = [passages[id] for id in ids]
-    scores = [float(each) for each in (with_scores(query, given, first) if with_scores else reranker(query, given))]
-    if len(scores) != len(ids):
-        raise InputError(f"The reranker {reranker!r} gave {len(scores)} scores for {len(ids)} passages.")
-    order = sorted(range(len(scores)), key=lambda place: (-scores[place], place))
-    return [(ids[place], scores[place]) for place in order]
+    given = [passages[id] for id, _ in ranking]
+    scores = with_scores(query, given, first) if with_scores else reranker(query, given)
+    if len(scores) != len(ranking):
+        raise InputError(f"The reranker {reranker!r} gave {len(scores)} scores for {len(ranking)} passages.")
+    return _ordered(ranking, scores)
+
+
+def _ordered(ranking: Ranking, scores: Sequence[float]) -> Ranking:
+    """The same passages with other scores, best first; equal ones stay in order."""
+    return sorted(((id, float(score)) for (id, _), score in zip(ranking, scores, strict=True)), key=lambda hit: -hit[1])
 
 
 def _rankings(

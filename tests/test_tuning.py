@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -229,7 +230,11 @@ def test_what_was_learned_is_stored_with_the_index_and_used_by_the_next_process(
 class Attentive(Contrary):
     """As a whole it takes one number for the next, but it knows each number by itself."""
 
+    def __init__(self) -> None:
+        self.seen: Counter[str] = Counter()
+
     def token_vectors(self, texts: Sequence[str]) -> list[TokenVectors]:
+        self.seen.update(texts)
         vectors = np.eye(self.dimension, dtype=np.float32)
         numbers = [int(text.split()[-1]) % self.dimension for text in texts]
         return [TokenVectors(np.array([[0, 1]]), vectors[[number]]) for number in numbers]
@@ -237,7 +242,8 @@ class Attentive(Contrary):
 
 def test_a_learned_reranker_is_used_by_who_names_no_other(tmp_path: Path) -> None:
     judged = [(f"Where is {number}", f"d{number}") for number in range(4, 16)]
-    with Index(tmp_path / "index", encoder=Attentive()) as index:
+    encoder = Attentive()
+    with Index(tmp_path / "index", encoder=encoder) as index:
         index.add([(f"d{number}", f"room {number + 16}") for number in range(16)])  # no word of a question is in a text
 
         def place(retriever: Retriever) -> int:
@@ -248,6 +254,8 @@ def test_a_learned_reranker_is_used_by_who_names_no_other(tmp_path: Path) -> Non
         assert place(before) > 1
         report = before.tune(judged, rerankers=["maxsim", "mmr"])
         assert report.choice.reranker == index.info()["fusion"]["reranker"] == "maxsim"
+        seen = {encoder.seen[f"room {number + 16}"] for number in range(16)}
+        assert seen == {len(judged)}  # each passage once for each query, whatever fusions there were to try
         assert place(before) == place(Retriever(index)) == 1
         assert "rerank" in index.search("Where is 13")[0].sources
         for other in (
