@@ -162,6 +162,8 @@ def _regex(pattern: str) -> str:
     """The regular expression of a glob over ids."""
     if pattern.endswith("/"):
         pattern = f"/{pattern.strip('/')}/**"
+    # As in .gitignore: only where it is all of a name, "**" reaches across folders.
+    pattern = re.sub(r"(?<![^/])(\*\*)(?![^/])|\*+", lambda stars: stars[1] or "*", pattern)
     if "/" not in pattern:
         pattern = "**/" + pattern
     parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[!^]?\]?[^\]]*\])", pattern.removeprefix("/"))

@@ -20,7 +20,7 @@ from types import ModuleType
 import docx
 import pypdf
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from semsearch import archives, decoding, formats, loading, markup, word
@@ -254,6 +254,7 @@ def test_any_pattern_is_a_glob_or_refused(pattern: str) -> None:
 
 
 @given(st.text(st.sampled_from("ab*?.(|+]"), min_size=1), st.text(st.sampled_from("ab.(|+]"), min_size=1))
+@example("??**", "]")
 @settings(max_examples=300, deadline=None)
 def test_names_match_as_fnmatch_has_it(pattern: str, name: str) -> None:
     match = loading._matcher(pattern)

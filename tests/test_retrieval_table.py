@@ -58,14 +58,15 @@ def test_an_index_is_kept_for_the_next_run(town: Dataset, tmp_path: Path) -> Non
 
 def test_legs_fusions_and_rerankers_are_measured_on_the_same_questions(town: Dataset, tmp_path: Path) -> None:
     folder, work = tmp_path / "town", tmp_path / "work"
-    row = ranking.study(folder, work, 100, {"feedback": 5})
-    assert set(row["systems"]) == {"lexical", "dense", "rrf", "hybrid", "tuned", "feedback"}
+    row = ranking.study(folder, work, 100, 5)
+    assert set(row["systems"]) == {"lexical", "dense", "rrf", "hybrid", "tuned", "feedback", "pipeline"}
     assert row["systems"]["lexical"] == {
         "questions": 8, "ndcg@10": 1.0, "recall@100": 1.0, "to better leg": 0.0, "p": 1.0, "to hybrid": 0.0, "ms": None
     }  # fmt: skip
-    assert row["systems"]["feedback"]["questions"] == 5
+    assert (row["systems"]["feedback"]["questions"], row["systems"]["pipeline"]["questions"]) == (8, 5)
+    assert set(row["choices"]) == {"tuned", "pipeline"}
     assert row["systems"]["feedback"]["ms"] > 0
-    assert row == ranking.study(folder, work, 100, {"feedback": 5})  # from what was kept
+    assert row == ranking.study(folder, work, 100, 5)  # from what was kept
 
     asked = list(rerankers.questions(folder, work, 100))
     found = rerankers.feedback(asked)

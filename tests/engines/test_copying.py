@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -40,6 +41,8 @@ def source(tmp_path: Path) -> Path:
     for number in range(5):
         (folder / f"{number}.md").write_text(f"# Heading{number}\n\ntext number{number}\n\n" * 20)
     (folder / "damaged.pdf").write_bytes(b"%PDF-1.4 nothing")
+    for path in folder.iterdir():
+        os.utime(path, (1.7e9, 1.7e9))  # long ago: what was written just now is looked at again
     with semsearch.Index(tmp_path / "source", encoder=WordEncoder(), analyzer="english") as index:
         assert index.sync(folder).failed == 1
         index.add([*documents(60), ODD, ("empty", ""), ("long", "word " * 30_000)])
