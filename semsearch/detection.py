@@ -95,6 +95,11 @@ class Detection:
         """Whether more text of the same kind is not expected to change the decision."""
         return self.words >= SETTLED
 
+    def instead_of(self, language: str) -> str:
+        """The language to go on with: what was found or, where too few words tell, the one there was until now."""
+        told = self.settled or (self.words >= STRETCH and self.language != "none")
+        return self.language if told else language
+
 
 def detect(texts: Iterable[str]) -> Detection:
     """The language of a corpus by the first of its texts; at most 256 of them are read, and 500 characters of each.

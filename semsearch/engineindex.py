@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from semsearch.analysis import Analyzer, get_analyzer
 from semsearch.binding import settled_encoder
-from semsearch.detection import STRETCH, TEXTS, detect
-from semsearch.encoding import Encoder, fingerprint, get_encoder, spec_of
+from semsearch.detection import TEXTS, detect
+from semsearch.encoding import Encoder, fingerprint, get_encoder
 from semsearch.engines import open_engine
 from semsearch.engines.protocol import Engine, Specification
 from semsearch.enginesnapshot import EngineSnapshot
 from semsearch.enginestore import EngineStore
 from semsearch.enginewriter import EngineLegs, EngineWriter
 from semsearch.errors import ClosedIndexError, EngineUnavailableError, IndexMismatchError, InputError
-from semsearch.filters import Where, parse, shown
+from semsearch.filters import Where, parse
 from semsearch.forking import forget, watch
-from semsearch.index import Index
+from semsearch.index import Index, check_timeout, checked_id, checked_ids
 from semsearch.ingest import Batch
 from semsearch.items import label
 from semsearch.records import Document
@@ -67,8 +67,7 @@ class EngineIndex(Index):
         ):
             if value != usual:
                 raise InputError(f"{name}={value!r} is for an index in a folder; an engine goes by its own settings.")
-        if not isinstance(timeout, (int, float)) or not timeout >= 0:
-            raise InputError(f"timeout is a number of seconds, not {timeout!r}.")
+        check_timeout(timeout)
         reopen = partial(open_engine, str(location))
         store = partial(EngineStore, read_only=read_only, create=create, timeout=timeout, reopen=reopen)
         self._begin(store(reopen()), encoder, analyzer)
@@ -143,9 +142,7 @@ class EngineIndex(Index):
         self._check_models(writer, {**bound.encoder})  # type: ignore[arg-type]
         if writer.meta("language") is None:
             with writer.commit():
-                writer.set_meta("encoder_spec", spec_of(self._encoder_given or encoder.name))
-                writer.set_meta("language", self._analyzer.language)
-                writer.set_meta("language_settled", self._analyzer_given is not None)
+                self._remember_models(writer, encoder)
         writer.analyze = self._analyzer
 
     def _follow(self, view: Any) -> None:
@@ -160,9 +157,9 @@ class EngineIndex(Index):
         """By the texts that are there, few or it would be settled, and the first that come; and what to remember."""
         there = (entry.document.text for _, entry in writer.engine.scan("", TEXTS))
         found = detect(chain(there, texts))
-        told = found.settled or (found.words >= STRETCH and found.language != "none")
-        if told and found.language != self._analyzer.language:
-            self._analyzer = get_analyzer(found.language)
+        language = found.instead_of(self._analyzer.language)
+        if language != self._analyzer.language:
+            self._analyzer = get_analyzer(language)
             writer.analyze_again(self._analyzer)
         remember = {"language": self._analyzer.language, "language_settled": found.settled}
         return self._analyzer, EngineLegs(), remember
@@ -190,7 +187,7 @@ class EngineIndex(Index):
 
     def remove(self, ids: str | Iterable[str]) -> int:
         """Remove documents by id; returns how many were there."""
-        wanted = _checked_ids(ids)
+        wanted = checked_ids(ids)
         removed = 0
         with self._write() as writer:
             for first in range(0, len(wanted), BLOCK):
@@ -234,8 +231,7 @@ class EngineIndex(Index):
 
     def get(self, id: str) -> Document | None:
         """The document with that id, None if there is none."""
-        if not isinstance(id, str):
-            raise InputError(f"An id is a string, not {shown(id)}.")
+        checked_id(id)
         with self._store.reading() as view:
             return view.document(id)
 
@@ -322,13 +318,3 @@ class EngineIndex(Index):
     def _forked(self) -> None:
         self._mutex = threading.RLock()  # another thread of the parent may have held it
         self._store.abandon()
-
-
-def _checked_ids(ids: str | Iterable[str]) -> list[str]:
-    if not isinstance(ids, Iterable):
-        raise InputError(f"An id is a string, not {shown(ids)}.")
-    wanted = list(dict.fromkeys([ids] if isinstance(ids, str) else ids))
-    for id in wanted:
-        if not isinstance(id, str):
-            raise InputError(f"An id is a string, not {shown(id)}.")
-    return wanted

@@ -18,7 +18,7 @@ import semsearch
 from semsearch.analysis import Analyzer, get_analyzer
 from semsearch.binding import check_same, settled_analyzer, settled_encoder
 from semsearch.corpus import Corpus
-from semsearch.detection import STRETCH, TEXTS, detect
+from semsearch.detection import TEXTS, detect
 from semsearch.encoding import Encoder, fingerprint, spec_of
 from semsearch.errors import ClosedIndexError, IndexMismatchError, InputError, ModelError
 from semsearch.filters import Where, shown
@@ -33,6 +33,7 @@ from semsearch.snapshots import Snapshot
 from semsearch.store import Store
 from semsearch.tables import View, Writer
 from semsearch.vectors import check_storage
+from semsearch.writers import AnyWriter
 
 if TYPE_CHECKING:
     from semsearch.backup import BackupReport
@@ -104,8 +105,7 @@ class Index(Corpus):
         if not isinstance(recall, (int, float)) or not 0 < recall <= 1:
             raise InputError(f"recall is a share between 0 and 1, not {recall!r}.")
         self._recall, self._storage = float(recall), check_storage(storage)
-        if not isinstance(timeout, (int, float)) or not timeout >= 0:
-            raise InputError(f"timeout is a number of seconds, not {timeout!r}.")
+        check_timeout(timeout)
         get_lexical(lexical)  # raises for a name that is not known
         self.path: Path = _folder(location)
         self.location, self.label = str(self.path), self.path.name  # for showing
@@ -212,13 +212,7 @@ class Index(Corpus):
 
     def remove(self, ids: str | Iterable[str]) -> int:
         """Remove documents by id; returns how many were there."""
-        if not isinstance(ids, Iterable):
-            raise InputError(f"An id is a string, not {shown(ids)}.")
-        wanted: dict[str, None] = {}
-        for id in [ids] if isinstance(ids, str) else ids:
-            if not isinstance(id, str):
-                raise InputError(f"An id is a string, not {shown(id)}.")
-            wanted[id] = None
+        wanted = checked_ids(ids)
         with self._store.writing() as writer, self._mutex:
             keys = [key for key in map(writer.key, wanted) if key is not None]
             if keys:
@@ -270,9 +264,7 @@ class Index(Corpus):
     def _choose_language(self, writer: Writer, texts: Iterable[str]) -> tuple[Analyzer, Legs, dict[str, Any]]:
         """By the texts that are there, few or it would be settled, and the first that come; and what to remember."""
         found = detect(chain((document.text for _, document in writer.documents(0, TEXTS)), texts))
-        # Too few words to tell are no reason to change anything: a new index begins with English.
-        told = found.settled or (found.words >= STRETCH and found.language != "none")
-        language = found.language if told else self._analyzer.language
+        language = found.instead_of(self._analyzer.language)  # a new index begins with English
         with self._mutex:
             if language != self._analyzer.language:
                 self._analyzer, self._legs = get_analyzer(language), None
@@ -291,13 +283,17 @@ class Index(Corpus):
         if writer.meta("encoder") is None:
             with writer.commit():
                 writer.set_meta("encoder", own)
-                writer.set_meta("encoder_spec", spec_of(self._encoder_given or encoder.name))
-                writer.set_meta("language", self._analyzer.language)
-                writer.set_meta("language_settled", self._analyzer_given is not None)
+                self._remember_models(writer, encoder)
         else:
             with self._mutex:
                 self._follow(writer)
             self._check_models(writer, writer.meta("encoder"))
+
+    def _remember_models(self, writer: AnyWriter, encoder: Encoder) -> None:
+        """How to find the encoder again, and the language as far as it is told."""
+        writer.set_meta("encoder_spec", spec_of(self._encoder_given or encoder.name))
+        writer.set_meta("language", self._analyzer.language)
+        writer.set_meta("language_settled", self._analyzer_given is not None)
 
     def _check_models(self, view: View, stored: Mapping[str, Any]) -> None:
         """An index that was opened while it was new may have been bound to other models by another process since."""
@@ -389,8 +385,7 @@ class Index(Corpus):
 
     def get(self, id: str) -> Document | None:
         """The document with that id, None if there is none."""
-        if not isinstance(id, str):
-            raise InputError(f"An id is a string, not {shown(id)}.")
+        checked_id(id)
         with self._mutex, self._store.reading() as view:
             return view.document(id)
 
@@ -545,6 +540,25 @@ class Index(Corpus):
     def _forked(self) -> None:
         self._mutex = threading.RLock()  # another thread of the parent may have held it
         self._store.abandon()
+
+
+def checked_id(id: Any) -> str:
+    """An id as it was given; raises InputError for what is none."""
+    if not isinstance(id, str):
+        raise InputError(f"An id is a string, not {shown(id)}.")
+    return id
+
+
+def checked_ids(ids: Any) -> list[str]:
+    """One id or several, each once, in their order; raises InputError for what is none."""
+    several = ids if isinstance(ids, Iterable) and not isinstance(ids, str) else [ids]
+    return list(dict.fromkeys(map(checked_id, several)))
+
+
+def check_timeout(timeout: Any) -> None:
+    """Raises InputError for what is no number of seconds."""
+    if not isinstance(timeout, (int, float)) or not timeout >= 0:
+        raise InputError(f"timeout is a number of seconds, not {timeout!r}.")
 
 
 def _folder(location: str | os.PathLike[str]) -> Path:

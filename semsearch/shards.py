@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from semsearch.analysis import Analyzer, get_analyzer
 from semsearch.copying import LANGUAGE, in_batches, opened
-from semsearch.detection import STRETCH, TEXTS, detect
+from semsearch.detection import TEXTS, detect
 from semsearch.encoding import Encoder, fingerprint
 from semsearch.engines.protocol import Entry, Part, Specification
 from semsearch.entries import with_terms
@@ -267,5 +267,4 @@ def _bound(engine: Engine, made: Mapping[str, Any], analyzer: Analyzer | None, f
 def _detected(first: Path) -> tuple[Analyzer, bool]:
     """The analyzer for the first texts, and whether they were enough to tell for good."""
     found = detect(entry.document.text for entry in islice(entries(first), TEXTS))
-    told = found.settled or (found.words >= STRETCH and found.language != "none")
-    return get_analyzer(found.language if told else None), found.settled
+    return get_analyzer(found.instead_of(get_analyzer(None).language)), found.settled

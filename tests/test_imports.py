@@ -83,7 +83,7 @@ ARROWS = {
     "html": {"display"},
     "index": {
         "analysis", "binding", "corpus", "detection", "encoding", "filters", "forking", "holdings", "ingest", "items",
-        "legs", "lexical", "snapshots", "store", "tables", "vectors", "(backup)", "(engines)", "(health)",
+        "legs", "lexical", "snapshots", "store", "tables", "vectors", "writers", "(backup)", "(engines)", "(health)",
         "(inspection)", "(reading)", "(retrieval)", "(sync)", "(tuning)",
     },
     "indexmap": {"drawing", "projection", "(analysis)", "(filters)", "(index)"},

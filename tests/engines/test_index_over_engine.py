@@ -394,6 +394,19 @@ def test_paths_may_have_any_name(far: semsearch.Index, folder: Path) -> None:
     assert counts(far.sync(folder)) == (0, 0, 0, 8, 2)
 
 
+def sync_until_cut_off(faulty: Faulty, folder: Path) -> None:
+    try:
+        index = EngineIndex._over(faulty, encoder=WordEncoder())
+        try:
+            index.sync(folder)
+        finally:
+            index.close()
+    except EngineUnavailableError:
+        assert faulty.failed
+    finally:
+        faulty.close()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
 def test_a_sync_goes_on_wherever_it_was_cut_off(
@@ -416,16 +429,7 @@ def test_a_sync_goes_on_wherever_it_was_cut_off(
         (folder / "broken.docx").write_text(f"no document {word}")
         settle()
         faulty = Faulty(engine_at(location), n, done=done)
-        try:
-            index = EngineIndex._over(faulty, encoder=WordEncoder())
-            try:
-                index.sync(folder)
-            finally:
-                index.close()
-        except EngineUnavailableError:
-            assert faulty.failed
-        finally:
-            faulty.close()
+        sync_until_cut_off(faulty, folder)
         plain.sync(folder)
         with over(location) as index:
             halfway = {each.id: each.text for each in index.documents()}
@@ -458,16 +462,7 @@ def test_a_creation_goes_on_wherever_it_was_cut_off(plain: semsearch.Index, tmp_
     for n in itertools.count(1):
         place = tmp_path / f"engine-{n}"
         faulty = Faulty(EmbeddedEngine(place), n)
-        try:
-            index = EngineIndex._over(faulty, encoder=WordEncoder())
-            try:
-                index.sync(folder)
-            finally:
-                index.close()
-        except EngineUnavailableError:
-            assert faulty.failed
-        finally:
-            faulty.close()
+        sync_until_cut_off(faulty, folder)
         with over(str(place)) as index:
             index.sync(folder)
             assert index.sync(folder) == plain.sync(folder)
