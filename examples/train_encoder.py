@@ -48,6 +48,8 @@ from semsearch.records import Document
 from semsearch.sentences import sentences
 
 NEGATIVES = range(2, 20)  # ranks of BM25 that negatives are drawn from: the first ones may be right as well
+# Left out, as in train_reader.py: torch then takes its fused attention, which is faster.
+ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
 FEWEST_WORDS = 3  # of a question
 HELD_OUT = 10  # one document in so many is kept out of training
 
@@ -270,7 +272,12 @@ def main() -> None:
         f"{len(documents)} documents, {len(pieces)} passages; {len(pairs)} questions, {len(kept)} kept out", flush=True
     )
     negatives = hard_negatives(pairs, pieces, options.language, options.seed)
-    model = SentenceTransformer(start, local_files_only=Path(start).is_dir(), model_kwargs={"use_safetensors": True})
+    model = SentenceTransformer(
+        start,
+        local_files_only=Path(start).is_dir(),
+        model_kwargs={"use_safetensors": True},
+        config_kwargs=dict.fromkeys(ATTENTION_DROPOUT, 0.0),
+    )
     before = {name: value.clone() for name, value in model.state_dict().items()}
     losses = train(model, pairs, negatives, options)
     mix(model, before, options.mix)

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForQuestionAnswering, AutoTokenizer
+from transformers import AutoConfig, AutoModelForQuestionAnswering, AutoTokenizer
 from transformers.utils import logging
 
 from semsearch.analysis import Analyzer
@@ -45,6 +45,9 @@ from semsearch.metrics import contains_answer, exact_match, token_f1
 
 TRAINED = Path(__file__).resolve().parent / "reader" / "trained.safetensors"  # all but the frozen embeddings
 NEIGHBOURS = 20  # BM25 negatives are drawn from so many paragraphs
+# Set to 0: without it torch takes its fused attention, and a step takes half the time on a CPU (1,570 tokens a second
+# with it, 2,930 without, side by side on two cores). What regularises is the dropout of the hidden states.
+ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
 BUCKET = 50  # batches whose examples are sorted by length together
 
 
@@ -252,7 +255,13 @@ def load_model(start: str) -> tuple[Any, Any]:
     known = start in ("shipped", "all-MiniLM-L6-v2") and not Path(start).exists()
     source = str(minilm()) if known else start
     tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True)
-    model = AutoModelForQuestionAnswering.from_pretrained(source, dtype=torch.float32, use_safetensors=True)
+    config = AutoConfig.from_pretrained(source)
+    for name in ATTENTION_DROPOUT:
+        if hasattr(config, name):
+            setattr(config, name, 0.0)
+    model = AutoModelForQuestionAnswering.from_pretrained(
+        source, config=config, dtype=torch.float32, use_safetensors=True
+    )
     if known and start == "shipped":
         trained = {name: value.float() for name, value in load_file(TRAINED).items()}
         unknown = model.load_state_dict(trained, strict=False).unexpected_keys
