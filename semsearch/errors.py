@@ -135,3 +135,11 @@ class EngineUnavailableError(StorageError):
 
 class StorageFullError(StorageError, OSError):
     """No room is left on the disk; what was committed is intact."""
+
+
+def unstorable(id: str, error: Exception) -> InputError:
+    """The error for metadata of a document that JSON has no form for."""
+    return InputError(
+        f"The metadata of document {id!r:.200} cannot be stored as JSON: {error}. "
+        "Use strings, finite numbers, booleans, None, and lists and mappings of these."
+    )

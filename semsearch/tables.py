@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from semsearch.errors import InputError
+from semsearch.errors import unstorable
 from semsearch.filters import fields, pack
 from semsearch.records import Document
 from semsearch.seals import seal
@@ -281,7 +281,4 @@ def dump_metadata(document: Document) -> str:
     try:
         return json.dumps(dict(document.metadata), allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"The metadata of document {document.id!r} cannot be stored as JSON: {error}. "
-            "Use strings, finite numbers, booleans, None, and lists and mappings of these."
-        ) from None
+        raise unstorable(document.id, error) from None

@@ -87,14 +87,12 @@ def measured(case: Case, fusion: Callable[..., Ranking], k: int, metric: str) ->
     return score_ranking(documents[:k], case.judged, k=k)[f"{metric}@{k}"]
 
 
-def reranked(
-    folder: Path, work: Path, name: str, cases: Sequence[Case], texts: Sequence[str]
-) -> tuple[list[float], float]:
-    """nDCG@10 with a reranker after the default, and the median time of a search in ms; both are kept in --work."""
-    path = work / folder.name / f"{name}.json"
+def with_feedback(folder: Path, work: Path, cases: Sequence[Case], texts: Sequence[str]) -> tuple[list[float], float]:
+    """nDCG@10 with "feedback" after the default, and the median time of a search in ms; both are kept in --work."""
+    path = work / folder.name / "feedback.json"
     known: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
     with Index(work / folder.name / "index") as index:
-        retriever = Retriever(index, fusion=absolute, reranker=name)
+        retriever = Retriever(index, fusion=absolute, reranker="feedback")
         for text in texts:
             if text not in known:
                 start = time.perf_counter()
@@ -139,7 +137,7 @@ def study(folder: Path, work: Path, questions: int, rerank: int, weights: Sequen
     at10["tuned"] = list(tuning.held_out)
     at100["tuned"] = mean([measured(case, tuning.choice.function(), 100, "recall") for case in deep])
     texts = [row["question"] for row in run["cases"]]
-    at10["feedback"], took = reranked(folder, work, "feedback", cases, texts)
+    at10["feedback"], took = with_feedback(folder, work, cases, texts)
     choices = {"tuned": str(tuning.choice)}
     if rerank:
         found = pipeline(folder, work, questions, rerank)

@@ -33,7 +33,7 @@ from semsearch.engines.milvus_coding import (
     unescaped,
 )
 from semsearch.engines.protocol import Entry, Part
-from semsearch.errors import CorruptIndexError, InputError
+from semsearch.errors import CorruptIndexError, InputError, unstorable
 from semsearch.records import Document, Passage
 
 __all__ = [
@@ -252,10 +252,7 @@ def _description(document: Document, parts: Sequence[Part]) -> tuple[str, dict[s
     try:
         return json.dumps({**value, "headings": headings}, ensure_ascii=False, allow_nan=False), headings
     except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"The metadata of document {document.id!r:.200} cannot be stored as JSON: {error}. "
-            "Use strings, finite numbers, booleans, None, and lists and mappings of these."
-        ) from None
+        raise unstorable(document.id, error) from None
 
 
 def _fitting(text: str, what: str) -> str:
