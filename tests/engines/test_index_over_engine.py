@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -394,11 +394,11 @@ def test_paths_may_have_any_name(far: semsearch.Index, folder: Path) -> None:
     assert counts(far.sync(folder)) == (0, 0, 0, 8, 2)
 
 
-def sync_until_cut_off(faulty: Faulty, folder: Path) -> None:
+def until_cut_off(faulty: Faulty, work: Callable[[semsearch.Index], object]) -> None:
     try:
         index = EngineIndex._over(faulty, encoder=WordEncoder())
         try:
-            index.sync(folder)
+            work(index)
         finally:
             index.close()
     except EngineUnavailableError:
@@ -429,7 +429,7 @@ def test_a_sync_goes_on_wherever_it_was_cut_off(
         (folder / "broken.docx").write_text(f"no document {word}")
         settle()
         faulty = Faulty(engine_at(location), n, done=done)
-        sync_until_cut_off(faulty, folder)
+        until_cut_off(faulty, lambda index: index.sync(folder))
         plain.sync(folder)
         with over(location) as index:
             halfway = {each.id: each.text for each in index.documents()}
@@ -462,7 +462,7 @@ def test_a_creation_goes_on_wherever_it_was_cut_off(plain: semsearch.Index, tmp_
     for n in itertools.count(1):
         place = tmp_path / f"engine-{n}"
         faulty = Faulty(EmbeddedEngine(place), n)
-        sync_until_cut_off(faulty, folder)
+        until_cut_off(faulty, lambda index: index.sync(folder))
         with over(str(place)) as index:
             index.sync(folder)
             assert index.sync(folder) == plain.sync(folder)
@@ -552,22 +552,13 @@ def test_the_language_is_told_from_the_texts(location: str) -> None:
 
 @pytest.mark.slow
 def test_a_choice_of_language_goes_on_where_it_was_cut_off(tmp_path: Path) -> None:
+    items = [(f"text {number}", text) for number, text in enumerate(GERMAN)]
     for n in itertools.count(1):
         place = str(tmp_path / f"engine-{n}")
         with over(place) as index:
             index.add([("first", "Gebühren")])
         faulty = Faulty(EmbeddedEngine(Path(place)), n)
-        items = [(f"text {number}", text) for number, text in enumerate(GERMAN)]
-        try:
-            index = EngineIndex._over(faulty, encoder=WordEncoder())
-            try:
-                index.add(items)
-            finally:
-                index.close()
-        except EngineUnavailableError:
-            assert faulty.failed
-        finally:
-            faulty.close()
+        until_cut_off(faulty, lambda index: index.add(items))
         with over(place) as index:
             index.add(items)
             assert index.info()["language"] == "german"
