@@ -60,6 +60,11 @@ def split(titles: list[str]) -> tuple[set[str], set[str]]:
     return set(ordered[::4]), set(ordered[2::12])
 
 
+def plain(title: str) -> str:
+    """A title as it can be compared: openqa writes spaces where SQuAD has underlines."""
+    return title.replace("_", " ").casefold()
+
+
 def read(data: Path, name: str) -> list[dict[str, Any]]:
     path = data / name / "squad.json.gz"
     if not path.is_file():

@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from semsearch.datasets import Dataset, Question
+from semsearch.records import Document
+
 FOLDER = Path(__file__).parents[1] / "examples" / "benchmarks"
 
 
@@ -22,7 +25,7 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Imports a module of the benchmarks, which are scripts and no package."""
     monkeypatch.syspath_prepend(str(FOLDER / "peers"))
     monkeypatch.syspath_prepend(str(FOLDER))
-    names = ("common", "harness", "scale", "scale_inputs", "curves")
+    names = ("common", "harness", "scale", "scale_inputs", "curves", "ranking", "reader_data")
 
     def load(name: str) -> ModuleType:
         return __import__(name)
@@ -263,3 +266,23 @@ def test_a_benchmark_says_what_it_does(script: str) -> None:
     done = subprocess.run([sys.executable, str(FOLDER / script), "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--data DIR" in done.stdout
+
+
+def test_a_reader_is_not_measured_on_articles_it_was_trained_on(benchmarks: Any, tmp_path: Path) -> None:
+    ranking = benchmarks("ranking")
+    titles = [f"Article_{letter}" for letter in "abcdefgh"]  # every fourth is kept for measuring: a and e
+    qa = {"question": "What?", "answers": [{"text": "Text", "answer_start": 0}]}
+    articles = [
+        {"title": title, "paragraphs": [{"context": f"Text of {title}.", "qas": [qa | {"id": title}]}]}
+        for title in titles
+    ]
+    squad = tmp_path / "squad-v1.1-dev-open" / "squad.json.gz"
+    squad.parent.mkdir()
+    squad.write_bytes(gzip.compress(json.dumps({"version": "1.1", "data": articles}).encode()))
+    documents = [Document(title, f"Text of {title}.", title.replace("_", " ").upper()) for title in titles]
+    questions = [Question(title, "What?", {title: 1}) for title in reversed(titles)]
+
+    asked = Dataset("openqa", tuple(questions), lambda: iter(documents))
+    assert [questions[number].id for number in ranking.unread(tmp_path, asked, questions)] == ["Article_e", "Article_a"]
+    others = Dataset("cranfield", tuple(questions), lambda: iter(documents))
+    assert ranking.unread(tmp_path, others, questions) == list(range(8))

@@ -46,7 +46,7 @@ from semsearch.metrics import calibration_error, exact_match, token_f1
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from common import ROOT, machine, options, write
 from fitting import Case, Read, best_threshold, case, fit, without
-from reader_data import split
+from reader_data import plain, split
 
 SQUAD = "squad-v1.1-dev-open", "squad-v2.0-dev-open"
 K = 20
@@ -403,10 +403,6 @@ def draw(stored: dict[str, Any], path: Path) -> None:
 
 
 # -- small things
-
-
-def plain(title: str) -> str:
-    return title.replace("_", " ").casefold()
 
 
 def hit_of(text: str) -> Hit:
