@@ -15,7 +15,11 @@ crash, the same command goes on from the last checkpoint. At the end the reader 
 and results are written to training.json beside its weights. Use it by `Answerer(retriever, reader="readers/mine")`,
 or compile it to 8 bits: `semsearch.compiling.compile_reader("readers/mine", "readers/mine-int8")`.
 
-Method: Devlin et al. 2019 (BERT), section 4.3 for unanswerable questions.
+A trained reader that is trained further ends with what it saw last, and forgets some of what it knew: with --average
+what is written is the mean of its weights before and after (see AVERAGED).
+
+Method: Devlin et al. 2019 (BERT), section 4.3 for unanswerable questions; Izmailov et al. 2018 and Wortsman et al. 2022
+for the mean of weights.
 """
 
 from __future__ import annotations
@@ -48,6 +52,11 @@ NEIGHBOURS = 20  # BM25 negatives are drawn from so many paragraphs
 # Set to 0: without it torch takes its fused attention, and a step takes half the time on a CPU (1,570 tokens a second
 # with it, 2,930 without, side by side on two cores). What regularises is the dropout of the hidden states.
 ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
+# The mean of the weights before and after a step. The shipped reader, its fourth step (2,232 batches, rate 1.5e-4), on
+# the three articles kept for calibrating: EM and F1 of SQuAD 1.1, best balanced accuracy of SQuAD 2
+#   before 70.1, 79.1, 72.9   after 70.3, 79.1, 70.5   mean 72.5, 81.1, 72.3
+#   of .65 before 72.0, 80.7, 72.7   of .35 before 71.8, 80.5, 71.6
+AVERAGED = 0.5
 BUCKET = 50  # batches whose examples are sorted by length together
 
 
@@ -303,6 +312,7 @@ def train(args: argparse.Namespace, sources: list[Source]) -> dict[str, Any]:
     torch.manual_seed(args.seed)
     model, tokenizer = load_model(args.start)
     model.to(device).train()
+    before = weights_of(model) if args.average else {}
     if args.freeze_embeddings:
         model.base_model.embeddings.requires_grad_(False)
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -343,11 +353,24 @@ def train(args: argparse.Namespace, sources: list[Source]) -> dict[str, Any]:
             if time.monotonic() - saved > 60 * args.save_minutes:
                 save(checkpoint, model, optimizer, step, schedule.seconds)
                 saved = time.monotonic()
+    average(model, before)
     args.out.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(args.out, safe_serialization=True)
     tokenizer.save_pretrained(args.out)
     checkpoint.unlink(missing_ok=True)
     return {"steps": step, "minutes": round(schedule.seconds / 60, 1), "loss": float(np.mean(losses[-200:] or [0]))}
+
+
+def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of the weights."""
+    return {name: value.clone() for name, value in model.state_dict().items() if value.is_floating_point()}
+
+
+def average(model: torch.nn.Module, others: dict[str, torch.Tensor]) -> None:
+    """Bring weights to the mean with others of the same names."""
+    for name, value in model.state_dict().items():
+        if name in others:
+            value.lerp_(others[name], AVERAGED)
 
 
 _clock = [time.monotonic()]
@@ -437,6 +460,7 @@ def main() -> None:
     parser.add_argument("--batch-tokens", type=int, default=4096)
     parser.add_argument("--max-tokens", type=int, default=256, help="of a window: question and text")
     parser.add_argument("--train-embeddings", dest="freeze_embeddings", action="store_false")
+    parser.add_argument("--average", action="store_true", help="write the mean of the weights before and after")
     parser.add_argument("--save-minutes", type=float, default=5.0)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -253,7 +253,7 @@ def grow(connection):
     connection.execute("DELETE FROM fields")
 def kill(connection):
     os._exit(9)
-store.FORMAT = 3
+store.FORMAT, store.CACHE_KIB = 3, 2000
 store.MIGRATIONS = {{1: kill, 2: kill}} if {when!r} == "first" else {{1: grow, 2: kill}}
 if {when!r} == "last":
     original = store._migrate

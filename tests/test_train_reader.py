@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import tiny_bert
+import torch
+from safetensors.torch import load_file
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))
@@ -91,6 +93,19 @@ def test_going_on_after_an_interruption_ends_with_the_same_weights(
     run(monkeypatch, *options, "--out", tmp_path / "parts", "--save-minutes", "99")
     whole, parts = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "parts"))
     assert whole == parts
+
+
+def test_the_mean_of_the_weights_before_and_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = tiny_bert.reader(tmp_path)
+    options = ["--data", language(tmp_path / "train.json", 30, 1), "--batch-tokens", "256", "--max-tokens", "40"]
+    run(monkeypatch, "--start", start, *options, "--out", tmp_path / "after")
+    run(monkeypatch, "--start", start, *options, "--out", tmp_path / "mean", "--average")
+    before, after, mean = (
+        load_file(path / "model.safetensors") for path in (start, tmp_path / "after", tmp_path / "mean")
+    )
+    assert not all(torch.equal(before[name], after[name]) for name in before)
+    for name, value in mean.items():
+        torch.testing.assert_close(value, (before[name] + after[name]) / 2)
 
 
 def test_a_wrong_text_is_another_paragraph_without_the_answer(tmp_path: Path) -> None:
