@@ -25,7 +25,7 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Imports a module of the benchmarks, which are scripts and no package."""
     monkeypatch.syspath_prepend(str(FOLDER / "peers"))
     monkeypatch.syspath_prepend(str(FOLDER))
-    names = ("common", "harness", "scale", "scale_inputs", "curves", "ranking", "reader_data")
+    names = ("common", "harness", "scale", "scale_inputs", "curves", "reader_data")
 
     def load(name: str) -> ModuleType:
         return __import__(name)
@@ -268,8 +268,11 @@ def test_a_benchmark_says_what_it_does(script: str) -> None:
     assert "--data DIR" in done.stdout
 
 
-def test_a_reader_is_not_measured_on_articles_it_was_trained_on(benchmarks: Any, tmp_path: Path) -> None:
-    ranking = benchmarks("ranking")
+def test_a_reader_is_not_measured_on_articles_it_was_trained_on(
+    benchmarks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(FOLDER.parent))
+    unread = benchmarks("reader_data").unread
     titles = [f"Article_{letter}" for letter in "abcdefgh"]  # every fourth is kept for measuring: a and e
     qa = {"question": "What?", "answers": [{"text": "Text", "answer_start": 0}]}
     articles = [
@@ -283,6 +286,6 @@ def test_a_reader_is_not_measured_on_articles_it_was_trained_on(benchmarks: Any,
     questions = [Question(title, "What?", {title: 1}) for title in reversed(titles)]
 
     asked = Dataset("openqa", tuple(questions), lambda: iter(documents))
-    assert [questions[number].id for number in ranking.unread(tmp_path, asked, questions)] == ["Article_e", "Article_a"]
+    assert [questions[number].id for number in unread(tmp_path, asked, questions)] == ["Article_e", "Article_a"]
     others = Dataset("cranfield", tuple(questions), lambda: iter(documents))
-    assert ranking.unread(tmp_path, others, questions) == list(range(8))
+    assert unread(tmp_path, others, questions) == list(range(8))

@@ -57,7 +57,7 @@ def test_shares_are_of_what_they_say(generating: ModuleType) -> None:
         row(False, 0.1, 0.5, 1, 0),  # half of the reference is there: not wrong
         row(False, 0.0, 0.0, 0, 0, text="", tokens=0, writing=0.0),  # nothing was written
     ]
-    figures = generating.summary(told)
+    figures = generating.summary(told, told[:2])
     assert figures["answered"] == 50.0
     assert (figures["sentences"], figures["supported sentences"]) == (7, 57.1)
     assert figures["F1 of the written texts"] == 15.0
@@ -66,6 +66,7 @@ def test_shares_are_of_what_they_say(generating: ModuleType) -> None:
     assert figures["wrong and at least one sentence marked"] == 66.7
     assert figures["others that are found"] == 50.0
     assert figures["tokens a second"] == 2.5  # the first token of each is not counted: 5 * 10 / 20 s
+    assert figures["not seen by the reader"] == 2
     assert figures["extracted spans"] == {"answered": 100.0, "F1": 50.0}
 
 
@@ -84,7 +85,7 @@ def test_an_answer_is_compared_with_its_best_reference(generating: ModuleType) -
 def test_what_was_written_is_not_written_again(
     generating: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data, name = tmp_path / "data", "openqa"
+    data, name = tmp_path / "data", "tales"
     (data / name).mkdir(parents=True)
     questions = [{"id": str(i), "text": f"What did Boots find {i}?", "answers": ["a golden bridle"]} for i in range(6)]
     for file, lines in (("corpus", [{"id": "t", "title": "tale", "text": TALE}]), ("queries", questions)):
@@ -95,12 +96,12 @@ def test_what_was_written_is_not_written_again(
     reader = Tells()
     monkeypatch.setattr(generating, "loaded", lambda name, arguments: reader)
     arguments = argparse.Namespace(reader="tells", k=5, length=9, context=99, work=tmp_path, data=data, questions=4)
-    first = generating.answers(arguments)["openqa"]
+    first = generating.answers(arguments)["tales"]
     assert (first["questions"], first["answered"], first["supported sentences"]) == (2, 100.0, 100.0)
     (file,) = tmp_path.glob("*.jsonl")
     file.write_text(file.read_text()[:-20])  # as if it had been stopped while it wrote
     arguments.questions = 8
-    assert generating.answers(arguments)["openqa"]["questions"] == 4
+    assert generating.answers(arguments)["tales"]["questions"] == 4
     assert len(reader.asked) == 5
     assert len(set(reader.asked)) == 4
     assert [line["set"] for line in generating.rows(file)] == [name] * 4

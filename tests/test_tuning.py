@@ -172,6 +172,22 @@ def test_a_reranker_that_does_not_help_is_left_out() -> None:
     assert tune(once, rerankers={"right": right_first}).choice.reranker is None  # one query is no evidence
 
 
+def one_up(case: Case, ranking: Ranking) -> Ranking:
+    """One that moves what is right one place up."""
+    (place,) = (n for n, (id, _) in enumerate(ranking) if case.documents[id] in case.judged)
+    before, found = ranking[place - 1 : place + 1]
+    return [*ranking[: place - 1], found, before, *ranking[place + 1 :]]
+
+
+def test_a_reranker_may_help_all_queries_a_little() -> None:
+    ranking: Ranking = [(id, 0.9 - 0.05 * id) for id in range(10)]
+    some = [Case({"dense": ranking, "lexical": ranking}, DOCUMENTS, {"d8": 1}) for _ in range(20)]
+    report = tune(some, rerankers={"one up": one_up})
+    assert report.choice.reranker == "one up"  # for less than a twentieth, which one query of them is worth
+    gain = report.scores["tuned"] - report.scores["default"]
+    assert gain == pytest.approx(1 / math.log2(9) - 1 / math.log2(10))
+
+
 # -- through an index --------------------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,9 @@ file in --work, and `--questions 300` after `--questions 60` writes 240 more: th
 | caught | share of the wrong ones that are "not found"; and of those with at least one sentence marked unsupported |
 | auto | the same question with mode="auto" (from the same text), and how often it took the span |
 
+What the extractive reader finds, and so what mode="auto" and the routing make of it, is counted on questions about
+articles that it was not trained on.
+
 Results go to results/generating.json, with the number of questions.
 """
 
@@ -45,7 +48,9 @@ from semsearch.remote import PREFIX, estimate_tokens, open_remote
 from semsearch.routing import fall_back, kind, needs_writing
 
 sys.path.append(str(Path(__file__).resolve().parent))
+sys.path.append(str(Path(__file__).resolve().parents[1]))
 from common import ROOT, machine, options, rounded, say, write
+from reader_data import unread
 
 SETS = ("openqa", "fairytaleqa-val")
 WRONG_F1, WRONG_RECALL = 0.2, 0.5
@@ -130,7 +135,9 @@ def answers(arguments: argparse.Namespace) -> dict[str, Any]:
                         written[set_name, row["id"]] = row
                         out.write(json.dumps(row, ensure_ascii=False) + "\n")
                         out.flush()
-            figures[set_name] = summary(checked(found, wanted, [written[set_name, q.id] for q in wanted]))
+            results = checked(found, wanted, [written[set_name, q.id] for q in wanted])
+            fresh = unread(arguments.data, dataset(arguments.data, set_name), wanted)
+            figures[set_name] = summary(results, [results[number] for number in fresh])
     return figures
 
 
@@ -261,8 +268,8 @@ def count_tokens(reader: Any, text: str) -> int:
     return estimate_tokens(text) if tokenizer is None else len(tokenizer(text, add_special_tokens=False).input_ids)
 
 
-def summary(told: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The figures of one set; shares in percent."""
+def summary(told: Sequence[dict[str, Any]], fresh: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The figures of one set; shares in percent. Those of the extractive reader are of `fresh`, which it never read."""
     texts = [row for row in told if row["text"]]
     wrong = [row for row in texts if row["f1"] < WRONG_F1 and row["recall"] < WRONG_RECALL]
     right = [row for row in texts if row not in wrong]
@@ -287,14 +294,15 @@ def summary(told: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "tokens a second": rounded(tokens / seconds, 3) if seconds else None,
         "seconds to the first token": rounded(float(np.median([row["first"] for row in told])), 3),
         "seconds to check": rounded(float(np.median([row["checking"] for row in told])), 3),
+        "not seen by the reader": len(fresh),
         "extracted spans": {
-            "answered": share(sum(row["span"]["found"] for row in told), len(told)),
-            "F1": mean([row["span"] for row in told], "f1"),
+            "answered": share(sum(row["span"]["found"] for row in fresh), len(fresh)),
+            "F1": mean([row["span"] for row in fresh], "f1"),
         },
         "auto": {
-            "answered": share(sum(row["auto"]["found"] for row in told), len(told)),
-            "written": share(sum(row["auto"]["found"] and row["auto"]["written_one"] for row in told), len(told)),
-            "F1": mean([row["auto"] for row in told], "f1"),
+            "answered": share(sum(row["auto"]["found"] for row in fresh), len(fresh)),
+            "written": share(sum(row["auto"]["found"] and row["auto"]["written_one"] for row in fresh), len(fresh)),
+            "F1": mean([row["auto"] for row in fresh], "f1"),
         },
     }
 
@@ -316,8 +324,9 @@ def routing(data: Path, count: int) -> dict[str, Any]:
     figures = {}
     for name in SETS:
         texts = {document.id: document.text for document in dataset(data, name).documents()}
-        told = []
-        for question in asked(data, name, (count + 1) // 2):
+        told, whole = [], asked(data, name, sys.maxsize)
+        for number in unread(data, dataset(data, name), whole)[: (count + 1) // 2]:
+            question = whole[number]
             extracted = answerer.read(question.text, [texts[id] for id in question.documents])
             said = judged(extracted, question)
             told.append({**said, "kind": kind(question.text), "written": needs_writing(question.text, extracted)})

@@ -1,4 +1,4 @@
-"""What an index costs beside a search: a filter, one more document, a sync, a start, the memory to serve it.
+"""What an index costs beside a search: building it, a filter, one more document, a sync, a start, memory to serve it.
 
     python examples/benchmarks/index_costs.py                                      # all; builds a million passages
     python examples/benchmarks/index_costs.py --only sync start --passages 10000   # a few minutes
@@ -80,11 +80,24 @@ def built(work: Path, data: Path, count: int, *, shipped: bool = False) -> Path:
         say(f"indexing {count:,} documents into {path}")
         part = path.with_name(f"{path.name}.part")
         shutil.rmtree(part, ignore_errors=True)
+        start, spent = time.perf_counter(), time.process_time()
         with semsearch.Index(part, encoder=None if shipped else Free()) as index:
             index.add(documents(texts), progress=False)
+            taken = {"seconds": rounded(time.perf_counter() - start), "processor": rounded(time.process_time() - spent)}
             index.optimize()
         part.replace(path)
+        (work / f"{path.name}.json").write_text(json.dumps(taken))
     return path
+
+
+def builds(paths: dict[int, Path]) -> list[dict[str, Any]]:
+    """Seconds to build each index, where it was built by this version of the script."""
+    taken = {count: path.with_name(f"{path.name}.json") for count, path in paths.items()}
+    return [
+        {"passages": count, **json.loads(file.read_text(encoding="utf-8"))}
+        for count, file in taken.items()
+        if file.is_file()
+    ]
 
 
 def child(code: str, *arguments: object) -> Any:
@@ -345,7 +358,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = options(__doc__)
-    parts = ("filter", "update", "sync", "start", "memory")
+    parts = ("build", "filter", "update", "sync", "start", "memory")
     parser.add_argument("--only", nargs="+", choices=parts, default=parts, help="what to measure")
     parser.add_argument("--passages", nargs="+", type=int, default=[10_000, 100_000, 1_000_000], metavar="N")
     parser.add_argument("--work", type=Path, metavar="DIR", help="keep the indexes here and use them again")
@@ -356,9 +369,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         work = given.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
-        wanted = {"filter", "update", "memory"} & set(given.only)
+        wanted = {"build", "filter", "update", "memory"} & set(given.only)
         paths = {count: built(work, given.data, count) for count in sorted(given.passages) if wanted}
         measured: dict[str, Callable[[], list[dict[str, Any]]]] = {
+            "build": lambda: builds(paths),
             "filter": lambda: filters(paths, given.data),
             "memory": lambda: serving(work, given.data, paths[max(paths)]),
             "update": lambda: updates(paths),

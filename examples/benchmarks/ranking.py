@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from semsearch import Index, Retriever
-from semsearch.datasets import Dataset, Question, read_dataset
+from semsearch.datasets import read_dataset
 from semsearch.fusion import Ranking, Scores, absolute, rrf
 from semsearch.metrics import randomisation_test, score_ranking
 from semsearch.retrieval import DEPTH
@@ -41,7 +41,7 @@ from semsearch.tuning import Case, tune
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from common import machine, options, write
-from reader_data import plain, split
+from reader_data import unread
 
 SETS = ("scifact", "cosqa-dev", "cranfield", "cisi", "medline-1033", "openqa")
 DEEP = 400
@@ -107,16 +107,6 @@ def with_feedback(folder: Path, work: Path, cases: Sequence[Case], texts: Sequen
     path.write_text(json.dumps(known))
     rows = [score_ranking(known[text]["documents"], case.judged, k=10) for case, text in zip(cases, texts, strict=True)]
     return [row["ndcg@10"] for row in rows], statistics.median(known[text]["ms"] for text in texts)
-
-
-def unread(data: Path, dataset: Dataset, judged: Sequence[Question]) -> list[int]:
-    """Which of the questions are about articles that the shipped reader was not trained on: all, but for openqa."""
-    if dataset.name != "openqa":
-        return list(range(len(judged)))
-    squad = read_dataset(data / "squad-v1.1-dev-open" / "squad.json.gz")
-    kept_apart = {plain(title) for title in split(list({document.title for document in squad.documents()}))[0]}
-    own = {document.id for document in dataset.documents() if plain(document.title) in kept_apart}
-    return [number for number, question in enumerate(judged) if not own.isdisjoint(question.documents)]
 
 
 def pipeline(folder: Path, work: Path, questions: int, count: int) -> dict[str, Any]:
