@@ -78,8 +78,21 @@ class Columns:
         gone = 0 if self._dead is None else int(np.count_nonzero(self._dead))
         return len(self._base.passages) - gone + len(self._fresh.holder)
 
+    @property
+    def since(self) -> int:
+        """How many documents came since `fill`."""
+        return self._fresh.size
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing came or went since `fill`."""
+        return not self._fresh.size and self._dead is None
+
     def add(self, documents: Iterable[tuple[Sequence[int], Iterable[FieldRow]]]) -> None:
-        """Add documents, each as the ids of its passages and its rows; in place of those that had the passages."""
+        """Add documents, each as the ids of its passages and its rows; in place of those that had the passages.
+
+        What came since `fill` is in sorted lists, so that many documents cost more than in proportion: fill instead.
+        """
         for passages, rows in documents:
             self.remove(passages)
             self._fresh.add(passages, rows)

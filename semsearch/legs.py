@@ -161,7 +161,7 @@ class Legs:
                 new=Columns,
                 load=lambda stem, files: Columns.load(folder, stem, files),
                 follow=_follow_fields,
-                settle=_fill,
+                settle=_settle_fields,
             ),
         }
         self._legs: dict[str, _Leg[Any]] = {}
@@ -443,9 +443,15 @@ def _save(kind: _Kind[S], view: View, folder: Path, stem: str, structure: S) -> 
 
 
 def _follow_fields(columns: Columns, view: View, generation: int, last_passage: int) -> None:
-    if generation:
+    came = columns.since + view.last_passage() - last_passage
+    if generation and came < max(STALE_LEAST, STALE_SHARE * len(columns)):
         columns.add(view.changed_fields(generation, last_passage))
     else:
+        _fill(columns, view)
+
+
+def _settle_fields(columns: Columns, view: View) -> None:
+    if not columns.is_settled:
         _fill(columns, view)
 
 

@@ -227,3 +227,23 @@ def test_filters_follow_every_kind_of_change_in_open_and_new_indexes(tmp_path: P
         index.add({"id": "d5", "text": "note 5", "metadata": {"year": 7}})
         for each in (index, other):
             assert found(each, year={"$gte": 5}) == ["d5", "d6", "d8"]
+
+
+def test_many_documents_at_once_are_filled_in_not_put_in_one_by_one(tmp_path: Path) -> None:
+    """The lists of what came since take longer for each document, the more there are."""
+    with semsearch.Index(tmp_path / "index", encoder=WordEncoder()) as index:
+        index.add({"id": str(n), "text": f"note {n}", "metadata": {"number": n}} for n in range(3000))
+        with semsearch.Index(tmp_path / "index", encoder=WordEncoder(), read_only=True) as reader:
+            for first, count, since in (
+                (3000, 0, 0),
+                (3000, 100, 100),
+                (3100, 100, 200),
+                (3200, 2000, 0),
+                (5200, 1, 1),
+            ):
+                end = first + count
+                index.add({"id": str(n), "text": f"note {n}", "metadata": {"number": n}} for n in range(first, end))
+                with reader.snapshot() as snapshot:
+                    found = snapshot.matching({"number": {"$gte": first - 5}})
+                    assert len(found) == count + 5
+                    assert snapshot._legs._legs["columns"].structure.since == since

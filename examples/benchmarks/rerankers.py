@@ -18,8 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from common import machine, options, say, write
 from ranking import SETS, mean, rankings, run_file
+from reader_data import unread
 
 from semsearch import Index
+from semsearch.datasets import read_dataset
 from semsearch.extraction import OnnxReader
 from semsearch.fusion import absolute
 from semsearch.metrics import score_ranking
@@ -58,8 +60,11 @@ class Known:
 
 
 def questions(folder: Path, work: Path, most: int) -> Iterator[Asked]:
-    """At most so many questions of a set."""
-    rows = run_file(folder, work, most)["cases"][:most]
+    """At most so many questions of a set; of openqa those about articles that the reader was not trained on."""
+    rows = run_file(folder, work, most)["cases"]
+    dataset = read_dataset(folder).sample(most)
+    judged = [question for question in dataset.questions if question.documents]
+    rows = [rows[number] for number in unread(folder.parent, dataset, judged)]
     with Index(work / folder.name / "index") as index:
         dimension = index.encoder.dimension
         for row in rows:
