@@ -170,7 +170,7 @@ def test_a_real_model_given_a_few_orders(tmp_path: Path) -> None:
     check_run([order for order in ORDERS if order["id"] in FEW], tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.torture  # ten minutes
 def test_a_real_model_given_every_order(tmp_path: Path) -> None:
     check_run(ORDERS, tmp_path)
 
