@@ -83,11 +83,6 @@ class Columns:
         """How many documents came since `fill`."""
         return self._fresh.size
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether nothing came or went since `fill`."""
-        return not self._fresh.size and self._dead is None
-
     def add(self, documents: Iterable[tuple[Sequence[int], Iterable[FieldRow]]]) -> None:
         """Add documents, each as the ids of its passages and its rows; in place of those that had the passages.
 

@@ -81,7 +81,7 @@ class _Kind(Generic[S]):
     `new` makes an empty structure, `load` opens the files of a stem (None: they fit no structure of this opening),
     `add` enters passages, `entry` makes what `add` takes from a passage of the database, and `prepare` is called before
     each use with the View of the moment. `follow` takes the place of `add` for what is not made of passages: it brings
-    the structure up to the View from a generation and passage; `settle` is called before the structure is saved.
+    the structure up to the View from a generation and passage; such a structure is made anew to be saved.
     """
 
     new: Callable[[], S]
@@ -90,7 +90,6 @@ class _Kind(Generic[S]):
     entry: Callable[[StoredPassage], AddedPassage] | None = None
     prepare: Callable[[S, View], None] = lambda structure, view: None
     follow: Callable[[S, View, int, int], None] | None = None
-    settle: Callable[[S, View], None] = lambda structure, view: None
 
 
 @dataclass
@@ -161,7 +160,6 @@ class Legs:
                 new=Columns,
                 load=lambda stem, files: Columns.load(folder, stem, files),
                 follow=_follow_fields,
-                settle=_settle_fields,
             ),
         }
         self._legs: dict[str, _Leg[Any]] = {}
@@ -360,7 +358,9 @@ class Legs:
         draft.mkdir()
         try:
             for name, kind in self._kinds.items():
-                self._ask(view, name, partial(_save, kind, view, draft, stem))
+                if kind.follow is not None:
+                    self._legs[name] = _Leg(kind.new(), 0, 0)
+                self._ask(view, name, lambda leg: leg.save(draft, stem))
             names = sorted(path.name for path in draft.iterdir())
             for name in names:
                 flushed(draft / name)
@@ -437,26 +437,12 @@ def _enter(kind: _Kind[S], added: Sequence[AddedPassage], structure: S) -> None:
     kind.add(structure, added)
 
 
-def _save(kind: _Kind[S], view: View, folder: Path, stem: str, structure: S) -> None:
-    kind.settle(structure, view)
-    structure.save(folder, stem)
-
-
 def _follow_fields(columns: Columns, view: View, generation: int, last_passage: int) -> None:
     came = columns.since + view.last_passage() - last_passage
     if generation and came < max(STALE_LEAST, STALE_SHARE * len(columns)):
         columns.add(view.changed_fields(generation, last_passage))
     else:
-        _fill(columns, view)
-
-
-def _settle_fields(columns: Columns, view: View) -> None:
-    if not columns.is_settled:
-        _fill(columns, view)
-
-
-def _fill(columns: Columns, view: View) -> None:
-    columns.fill(*view.owners(), view.field_rows())
+        columns.fill(*view.owners(), view.field_rows())
 
 
 def _stem(manifest: Mapping[str, Any]) -> str:
