@@ -72,8 +72,13 @@ def unread(data: Path, dataset: Dataset, questions: Sequence[Question]) -> list[
     if dataset.name != "openqa":
         return list(range(len(questions)))
     squad = read_dataset(data / "squad-v1.1-dev-open" / "squad.json.gz")
-    kept_apart = {plain(title) for title in split(list({document.title for document in squad.documents()}))[0]}
-    own = {document.id for document in dataset.documents() if plain(document.title) in kept_apart}
+    kept_apart, _ = split(list({document.title for document in squad.documents()}))
+    return about(dataset, questions, {plain(title) for title in kept_apart})
+
+
+def about(dataset: Dataset, questions: Sequence[Question], titles: set[str]) -> list[int]:
+    """Which of the questions are about documents with these titles, which are as `plain` writes them."""
+    own = {document.id for document in dataset.documents() if plain(document.title) in titles}
     return [number for number, question in enumerate(questions) if not own.isdisjoint(question.documents)]
 
 

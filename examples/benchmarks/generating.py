@@ -86,7 +86,7 @@ def dataset(data: Path, name: str) -> Dataset:
     return read_dataset(data / name)
 
 
-def asked(data: Path, name: str, count: int) -> list[Question]:
+def asked(data: Path, name: str, count: int | None = None) -> list[Question]:
     """The first `count` of the set's questions in a fixed random order; of the tales those without a literal span."""
     questions = dataset(data, name).questions
     if name == "fairytaleqa-val":
@@ -324,7 +324,7 @@ def routing(data: Path, count: int) -> dict[str, Any]:
     figures = {}
     for name in SETS:
         texts = {document.id: document.text for document in dataset(data, name).documents()}
-        told, whole = [], asked(data, name, sys.maxsize)
+        told, whole = [], asked(data, name)
         for number in unread(data, dataset(data, name), whole)[: (count + 1) // 2]:
             question = whole[number]
             extracted = answerer.read(question.text, [texts[id] for id in question.documents])

@@ -75,7 +75,8 @@ def documents(texts: Sequence[str]) -> Iterator[dict[str, Any]]:
 def built(work: Path, data: Path, count: int, *, shipped: bool = False) -> Path:
     """The folder of an index of so many documents, which is made if it is not there."""
     path = work / f"{'shipped' if shipped else 'free'}-{count}"
-    if not path.exists():
+    times = path.with_name(f"{path.name}.json")
+    if not (path.exists() and times.exists()):
         texts = scale_passages(data, count)
         say(f"indexing {count:,} documents into {path}")
         part = path.with_name(f"{path.name}.part")
@@ -85,18 +86,17 @@ def built(work: Path, data: Path, count: int, *, shipped: bool = False) -> Path:
             index.add(documents(texts), progress=False)
             taken = {"seconds": rounded(time.perf_counter() - start), "processor": rounded(time.process_time() - spent)}
             index.optimize()
+        shutil.rmtree(path, ignore_errors=True)
         part.replace(path)
-        (work / f"{path.name}.json").write_text(json.dumps(taken))
+        times.write_text(json.dumps(taken))
     return path
 
 
 def builds(paths: dict[int, Path]) -> list[dict[str, Any]]:
-    """Seconds to build each index, where it was built by this version of the script."""
-    taken = {count: path.with_name(f"{path.name}.json") for count, path in paths.items()}
+    """Seconds to build each index."""
     return [
-        {"passages": count, **json.loads(file.read_text(encoding="utf-8"))}
-        for count, file in taken.items()
-        if file.is_file()
+        {"passages": count, **json.loads(path.with_name(f"{path.name}.json").read_text())}
+        for count, path in paths.items()
     ]
 
 

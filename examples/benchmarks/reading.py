@@ -46,7 +46,7 @@ from semsearch.metrics import calibration_error, exact_match, token_f1
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from common import ROOT, machine, options, write
 from fitting import Case, Read, best_threshold, case, fit, without
-from reader_data import plain, split
+from reader_data import about, plain, split
 
 SQUAD = "squad-v1.1-dev-open", "squad-v2.0-dev-open"
 K = 20
@@ -121,8 +121,7 @@ class Bench:
         """The questions of a set whose documents are of these articles; with --sample, some of them."""
         data = self.set(name)
         if titles is not None:
-            own = {document.id for document in data.documents() if plain(document.title) in titles}
-            data = replace(data, questions=tuple(q for q in data.questions if not own.isdisjoint(q.documents)))
+            data = replace(data, questions=tuple(data.questions[i] for i in about(data, data.questions, titles)))
         return list(data.questions if self.sample is None else data.sample(self.sample, seed=seed).questions)
 
     def open_index(self) -> Index:
