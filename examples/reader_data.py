@@ -12,9 +12,10 @@ of them is in a file for training. No question is made from a passage of openqa 
 | test-1.1.json, test-2.0.json | for measuring only |
 | calibrate-1.1.json, calibrate-2.0.json | for calibrating only |
 | squad-1.1.json, squad-2.0.json | the other 24 articles |
+| squad-none.json | of squad-2.0 the questions without an answer alone |
 | changed.json | questions of squad-1.1 made unanswerable: a name, number or word of the question is exchanged |
 | qamr.json, fairytaleqa.json, policyqa.json, covid.json, subjqa.json | train-extractive-en by source |
-| nqg.json | questions of squad-nqg-sentences, answered by a reader of the first step within the right sentence |
+| nqg.json | questions of squad-nqg-sentences, answered within the right sentence by the readers of --label |
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ from typing import Any
 import numpy as np
 
 from semsearch.datasets import Dataset, Question, read_dataset
-from semsearch.extraction import TransformersReader, best_spans, trim
+from semsearch.extraction import Window, best_spans, trim
 
 ROOT = Path(__file__).resolve().parent.parent
 SURE = 0.4  # the least probability of a pseudo-label
+TOGETHER = 64  # sentences that are read at once
+LEAST = 1e-12  # a probability that is as good as none
 OPPOSITES = """
     first/last, before/after, most/least, largest/smallest, larger/smaller, highest/lowest, higher/lower,
     more/fewer, increase/decrease, increased/decreased, north/south, northern/southern, east/west, eastern/western,
@@ -120,6 +123,19 @@ def changed(articles: list[dict[str, Any]], random_: random.Random) -> list[dict
     return made
 
 
+def unanswerable(articles: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        article
+        | {
+            "paragraphs": [
+                paragraph | {"qas": [qa for qa in paragraph["qas"] if not qa["answers"]]}
+                for paragraph in article["paragraphs"]
+            ]
+        }
+        for article in articles
+    ]
+
+
 def names_of(text: str) -> list[str]:
     return [m.group() for m in NAME.finditer(text) if m.start() > 1 and text[m.start() - 2] not in ".!?\n"]
 
@@ -173,8 +189,8 @@ def change_number(question: str, context: str, foreign: list[str], random_: rand
 # -- pseudo-labels
 
 
-def label(data: Path, folder: Path, random_: random.Random) -> list[dict[str, Any]]:
-    """Windows of neighbouring sentences with the questions whose answer the reader finds in the right sentence."""
+def label(data: Path, readers: list[str], random_: random.Random) -> list[dict[str, Any]]:
+    """Windows of neighbouring sentences with the questions whose answer the readers find in the right sentence."""
     sentences = {row["id"]: row["text"].strip() for row in rows(data / "squad-nqg-sentences" / "corpus.jsonl.gz")}
     questions = {row["id"]: row["text"] for row in rows(data / "squad-nqg-sentences" / "queries.jsonl.gz")}
     pairs = []
@@ -184,7 +200,7 @@ def label(data: Path, folder: Path, random_: random.Random) -> list[dict[str, An
         pairs.append((questions[question], sentence))
     order = list(sentences)
     place = {id: i for i, id in enumerate(order)}
-    answers = dict(zip(pairs, answer_all(folder, [(q, sentences[s]) for q, s in pairs]), strict=True))
+    answers = dict(zip(pairs, answer_all(readers, [(q, sentences[s]) for q, s in pairs]), strict=True))
     by_sentence = defaultdict(list)
     for (question, sentence), span in answers.items():
         if span:
@@ -216,35 +232,39 @@ def rows(path: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in file]
 
 
-def answer_all(folder: Path, pairs: list[tuple[str, str]]) -> list[tuple[int, int] | None]:
-    """For each question and sentence the most probable span, or None where the reader is not sure."""
-    reader = TransformersReader(folder)
-    found: list[tuple[int, int] | None] = []
-    for question, sentence in pairs:
-        window = reader._windows.cut(question, [sentence])[0]
-        sides = reader._run(window)
-        inside = window.offsets[:, 0] >= 0
-        start, end = (log_softmax(np.where(inside, side, -np.inf)) for side in sides)
-        spans = best_spans(start, end, max_tokens=20, count=1)
-        if not spans or spans[0][2] < np.log(SURE):
-            found.append(None)
-            continue
-        i, j, _ = spans[0]
-        a, b = trim(sentence, int(window.offsets[i, 0]), int(window.offsets[j, 1]))
-        found.append((a, b) if b > a else None)
+def answer_all(folders: list[str], pairs: list[tuple[str, str]]) -> list[tuple[int, int] | None]:
+    """For each question and sentence the most probable span, or None where the readers together are not sure."""
+    from train_reader import Encoded, Reader, Teacher, best_device, weighted  # torch: not for those who only read data
+
+    teacher = Teacher(folders, 256, best_device())
+    cutter = Reader(weighted(folders[0])[0], 256, best_device()).windows
+    made = [Encoded(cutter.cut(question, [text])[0], 0, 0, question, text) for question, text in pairs]
+    order = sorted(range(len(made)), key=lambda i: len(made[i].window.ids))
+    found: list[tuple[int, int] | None] = [None] * len(pairs)
+    for first in range(0, len(order), TOGETHER):
+        numbers = order[first : first + TOGETHER]
+        for number, sides in zip(numbers, teacher.probabilities([made[i] for i in numbers], 1.0), strict=True):
+            found[number] = sure_span(made[number].window, sides, pairs[number][1])
     return found
 
 
-def log_softmax(scores: np.ndarray) -> np.ndarray:
-    top = scores.max()
-    return scores - top - np.log(np.exp(scores - top).sum())
+def sure_span(window: Window, sides: np.ndarray, sentence: str) -> tuple[int, int] | None:
+    """The most probable span within the sentence, if it is at least as probable as SURE."""
+    inside = window.offsets[:, 0] >= 0
+    start, end = (np.log(np.where(inside, side, 0) / max(side[inside].sum(), LEAST) + LEAST) for side in sides)
+    spans = best_spans(start, end, max_tokens=20, count=1)
+    if not spans or spans[0][2] < np.log(SURE):
+        return None
+    i, j, _ = spans[0]
+    a, b = trim(sentence, int(window.offsets[i, 0]), int(window.offsets[j, 1]))
+    return (a, b) if b > a else None
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--label", type=Path, metavar="READER", help="make nqg.json with this reader, nothing else")
+    parser.add_argument("--label", nargs="+", metavar="READER[:WEIGHT]", help="make nqg.json, nothing else")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     if args.label:
@@ -259,6 +279,8 @@ def main() -> None:
         write(args.work / f"squad-{version}.json", train)
         if version == "1.1":
             write(args.work / "changed.json", changed(train, random.Random(0)))
+        else:
+            write(args.work / "squad-none.json", unanswerable(train))
     sources = defaultdict(list)
     for article in read(args.data, "train-extractive-en"):
         by_source = defaultdict(list)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tiny_bert
 import torch
@@ -201,3 +202,92 @@ def test_the_shipped_reader_is_what_its_training_left() -> None:
     shipped = OnnxReader().read(question, [text])
     assert text[shipped[0].start : shipped[0].end] == text[ours[0].start : ours[0].end]
     assert shipped[0].score == pytest.approx(ours[0].score, abs=1.0)
+
+
+# -- a teacher
+
+
+def cut_alike(text: str, *offsets: tuple[int, int]) -> train_reader.Window:
+    """A window of a text whose tokens are at these offsets, behind a first token and two of a question."""
+    places = np.array([(-1, -1)] * 3 + list(offsets) + [(-1, -1)])
+    return train_reader.Window(0, np.arange(len(places)), np.zeros(len(places), dtype=np.int64), places)
+
+
+def test_a_teachers_probabilities_are_carried_over_by_character() -> None:
+    """Tokens "under stand" and "ing" become "under", "stand", "ing"; the own window begins at character 10."""
+    theirs = cut_alike("understanding", (0, 10), (10, 13))
+    own = cut_alike("", (10, 15), (15, 20), (20, 23))
+    logits = np.array([np.log(0.2), 9.0, 9.0, np.log(0.5), np.log(0.3), 9.0])
+    starts = train_reader.carried_over(logits, theirs, own, side=0)
+    ends = train_reader.carried_over(logits, theirs, own, side=1)
+    assert starts == pytest.approx([0.2, 0, 0, 0.5, 0, 0.3, 0], abs=1e-3)
+    assert ends == pytest.approx([0.2, 0, 0, 0, 0.5, 0.3, 0], abs=1e-3)
+
+
+def test_the_loss_with_a_teacher_is_a_mean_of_two_cross_entropies() -> None:
+    """By hand: logits 0 everywhere; the answer costs log 6 (all tokens), the teacher log 3 (those of the text)."""
+
+    class Even(torch.nn.Module):
+        def forward(self, input_ids: torch.Tensor, **_: torch.Tensor) -> Any:
+            zeros = torch.zeros(input_ids.shape)
+            return type("Output", (), {"start_logits": zeros, "end_logits": zeros})
+
+    window = cut_alike("ab", (0, 1), (1, 2))
+    inputs = {"input_ids": torch.zeros(1, 6, dtype=torch.long), "attention_mask": torch.ones(1, 6)}
+    taught = torch.zeros(2, 1, 6)
+    taught[:, 0, 3] = 1
+    batch = [train_reader.Encoded(window, 3, 3)]
+    assert train_reader.loss_of(Even(), batch, inputs).item() == pytest.approx(np.log(6), rel=1e-6)
+    share, t = train_reader.TAUGHT, train_reader.TEMPERATURE
+    expected = (1 - share) * np.log(6) + share * t**2 * np.log(3)
+    assert train_reader.loss_of(Even(), batch, inputs, taught).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_reader_learns_from_a_teacher_what_its_files_do_not_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files say of half of the answers that there is none; the teacher, which learned from right ones, knows."""
+    data, held_out = language(tmp_path / "train.json", 400, 1), language(tmp_path / "eval.json", 100, 2)
+    options = ["--epochs", "12", "--rate", "0.005", "--batch-tokens", "512", "--max-tokens", "40", "--train-embeddings"]
+    start = tiny_bert.reader(tmp_path)
+    run(monkeypatch, "--start", start, "--data", data, "--out", tmp_path / "teacher", *options)
+    told = json.loads(data.read_text())
+    for article in told["data"][::2]:
+        article["paragraphs"][0]["qas"][0].update(answers=[], is_impossible=True)
+    wrong = save(tmp_path / "wrong.json", *told["data"])
+    found = []
+    for name, more in (("alone", []), ("taught", ["--teacher", tmp_path / "teacher"])):
+        arguments = ["--start", start, "--data", wrong, "--eval", held_out, "--out", tmp_path / name, *options, *more]
+        run(monkeypatch, *arguments)
+        written = json.loads((tmp_path / name / "training.json").read_text())
+        found.append(written["results"]["eval"]["eval.json"]["EM"])
+    alone, taught = found
+    assert taught > alone + 5
+
+
+def test_what_two_teachers_agree_on_is_the_geometric_mean_by_weight(tmp_path: Path) -> None:
+    device = torch.device("cpu")
+    example = train_reader.Example("when late ?", "a late b c", [(7, 8)])
+    folders = [str(tiny_bert.reader(tmp_path / name, seed=seed)) for seed, name in enumerate(("one", "two"))]
+    cutter = train_reader.Reader(folders[0], 20, device).windows
+    batch = [train_reader.encode(example, cutter, random.Random(0))]
+    one, two = (train_reader.Teacher([folder], 20, device).probabilities(batch, 1.0)[0] for folder in folders)
+    both = train_reader.Teacher([folders[0] + ":3", folders[1]], 20, device).probabilities(batch, 1.0)[0]
+    assert np.abs(one - two).max() > 0.01
+    expected = one**0.75 * two**0.25
+    assert both == pytest.approx(expected / expected.sum(axis=1, keepdims=True), abs=1e-4)
+
+
+def test_layers_that_are_frozen_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = tiny_bert.reader(tmp_path)
+    data = language(tmp_path / "train.json", 30, 1)
+    options = ["--start", start, "--data", data, "--batch-tokens", "256", "--max-tokens", "40"]
+    layers = 1 + max(int(n.split(".")[3]) for n in load_file(start / "model.safetensors") if ".layer." in n)
+    with pytest.raises(SystemExit, match="leaves no layer"):
+        run(monkeypatch, *options, "--out", tmp_path / "none", "--freeze-layers", str(layers))
+    run(monkeypatch, *options, "--out", tmp_path / "out", "--freeze-layers", str(layers - 1))
+    before, after = (load_file(path / "model.safetensors") for path in (start, tmp_path / "out"))
+    frozen = {name for name in before if torch.equal(before[name], after[name])}
+    top = f"layer.{layers - 1}."
+    assert not any(top in name for name in frozen)
+    assert all(name in frozen for name in before if ".layer." in name and top not in name)

@@ -42,18 +42,18 @@ def encoder(folder: Path, *, pooling: str = "mean") -> Path:
     return folder / "tiny"
 
 
-def reader(folder: Path) -> Path:
+def reader(folder: Path, seed: int = 0) -> Path:
     """A BertForQuestionAnswering."""
     from transformers import BertForQuestionAnswering
 
-    return _save(BertForQuestionAnswering, folder / "tiny-reader")
+    return _save(BertForQuestionAnswering, folder / "tiny-reader", seed)
 
 
-def _save(model: Any, folder: Path) -> Path:
+def _save(model: Any, folder: Path, seed: int = 0) -> Path:
     import torch
     from transformers import BertConfig, BertTokenizer
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     shape = {"hidden_size": DIMENSION, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     config = BertConfig(vocab_size=len(WORDS), max_position_embeddings=LENGTH, initializer_range=0.2, **shape)
     model(config).save_pretrained(folder)
