@@ -38,7 +38,6 @@ from semsearch.extraction import Window, best_spans, trim
 ROOT = Path(__file__).resolve().parent.parent
 SURE = 0.4  # the least probability of a pseudo-label
 TOGETHER = 64  # sentences that are read at once
-LEAST = 1e-12  # a probability that is as good as none
 OPPOSITES = """
     first/last, before/after, most/least, largest/smallest, larger/smaller, highest/lowest, higher/lower,
     more/fewer, increase/decrease, increased/decreased, north/south, northern/southern, east/west, eastern/western,
@@ -234,11 +233,11 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 def answer_all(folders: list[str], pairs: list[tuple[str, str]]) -> list[tuple[int, int] | None]:
     """For each question and sentence the most probable span, or None where the readers together are not sure."""
-    from train_reader import Encoded, Reader, Teacher, best_device, weighted  # torch: not for those who only read data
+    from train_reader import Example, Teacher, best_device, pack  # torch, which those who only read data do without
 
     teacher = Teacher(folders, 256, best_device())
-    cutter = Reader(weighted(folders[0])[0], 256, best_device()).windows
-    made = [Encoded(cutter.cut(question, [text])[0], 0, 0, question, text) for question, text in pairs]
+    cut = teacher.windows.cut
+    made = [pack(Example(question, text, []), cut(question, [text])[0], 0, 0) for question, text in pairs]
     order = sorted(range(len(made)), key=lambda i: len(made[i].window.ids))
     found: list[tuple[int, int] | None] = [None] * len(pairs)
     for first in range(0, len(order), TOGETHER):
@@ -251,8 +250,9 @@ def answer_all(folders: list[str], pairs: list[tuple[str, str]]) -> list[tuple[i
 def sure_span(window: Window, sides: np.ndarray, sentence: str) -> tuple[int, int] | None:
     """The most probable span within the sentence, if it is at least as probable as SURE."""
     inside = window.offsets[:, 0] >= 0
-    start, end = (np.log(np.where(inside, side, 0) / max(side[inside].sum(), LEAST) + LEAST) for side in sides)
-    spans = best_spans(start, end, max_tokens=20, count=1)
+    scores = np.full(sides.shape, -np.inf)
+    scores[:, inside] = np.log(sides[:, inside] / sides[:, inside].sum(axis=1, keepdims=True))
+    spans = best_spans(*scores, max_tokens=20, count=1)
     if not spans or spans[0][2] < np.log(SURE):
         return None
     i, j, _ = spans[0]

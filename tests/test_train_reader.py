@@ -291,3 +291,12 @@ def test_layers_that_are_frozen_stay_as_they_are(tmp_path: Path, monkeypatch: py
     top = f"layer.{layers - 1}."
     assert not any(top in name for name in frozen)
     assert all(name in frozen for name in before if ".layer." in name and top not in name)
+
+
+def test_a_pseudo_label_is_the_span_that_is_sure_within_the_sentence() -> None:
+    """By hand: of what is not "no answer" the start has .8 and the end .8, together .64; then .5 and .5, too little."""
+    window = cut_alike("ab cd", (0, 2), (3, 5))
+    sure = np.array([[0.5, 0, 0, 0.4, 0.1, 0], [0.5, 0, 0, 0.1, 0.4, 0]])
+    assert reader_data.sure_span(window, sure, "ab cd") == (0, 5)
+    unsure = np.array([[0.5, 0, 0, 0.25, 0.25, 0], [0.5, 0, 0, 0.25, 0.25, 0]])
+    assert reader_data.sure_span(window, unsure, "ab cd") is None
