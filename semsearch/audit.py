@@ -245,7 +245,7 @@ class _Asked:
 
 
 def _ask(retriever: Any, given: str | tuple[str, str], groups: Groups, k: int) -> _Asked:
-    template, document = (given, "") if isinstance(given, str) else given
+    template, document = _pair(given)
     axis = _placeholder(template, groups)
     terms = [(group, term) for group, own in groups[axis].items() for term in own]
     width = max(DEPTH, k)
@@ -269,15 +269,27 @@ def _ask(retriever: Any, given: str | tuple[str, str], groups: Groups, k: int) -
     )
 
 
-def _placeholder(template: object, groups: Groups) -> str:
+def _pair(given: object) -> tuple[str, str]:
+    match given:
+        case str():
+            return given, ""
+        case (str() as template, str() | None as document):
+            return template, document or ""
+    raise InputError(f"A template is a query, or a pair of a query and the id of a document, not {given!r}.")
+
+
+def _placeholder(template: str, groups: Groups) -> str:
     try:
-        names = {name for _, name, _, _ in string.Formatter().parse(str(template)) if name is not None}
+        fields = [field for field in string.Formatter().parse(template) if field[1] is not None]
     except ValueError:
-        names = set()
-    if not isinstance(template, str) or len(names) != 1 or not names <= set(groups):
-        wanted = " or ".join(f"{{{axis}}}" for axis in groups)
-        raise InputError(f"The template {template!r} needs one kind of placeholder, {wanted}.")
-    return names.pop()
+        fields = []
+    for axis in groups:
+        plain = [name for _, name, spec, conversion in fields if name == axis and not spec and not conversion]
+        # Counted in the text as well, since that is what is replaced: a field may be written "{name:}".
+        if plain and len(plain) == len(fields) == template.count(f"{{{axis}}}"):
+            return axis
+    wanted = " or ".join(f"{{{axis}}}" for axis in groups)
+    raise InputError(f"The template {template!r} needs one kind of placeholder, {wanted}.")
 
 
 def _consensus(rankings: Mapping[str, list[Ranking]]) -> str:

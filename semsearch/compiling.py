@@ -59,6 +59,7 @@ _SMOOTHING = 0.75
 # Models that take a mask of (batch, 1, 1, sequence): long runs are faster with it than with the mask that transformers
 # makes (29 and 33 ms for 256 tokens). Models that attend to a window, or in a way of their own, need the latter.
 _ADDITIVE = {"albert", "bert", "camembert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta"}
+_MODEL_FILES = (MODEL_FILE, TOKENIZER_FILE, "config.json", "modules.json")  # a folder with one of them holds a model
 _SAMPLES = (
     (
         "When are late fees charged?",
@@ -89,7 +90,8 @@ def compile_encoder(
     encoder is called from then on; the last part of `name_or_path` by default.
 
     Raises MissingExtraError without the packages of the extra "compile", ModelError if the model cannot be loaded,
-    exported, or stays too far from its float32 original, and InputError if the destination is something else.
+    exported, or stays too far from its float32 original, and InputError if the destination is something else, such as
+    a folder with another model.
 
         >>> compile_encoder("BAAI/bge-small-en-v1.5")  # doctest: +SKIP
         PosixPath('bge-small-en-v1.5')
@@ -123,7 +125,8 @@ def compile_reader(
     """Compile an extractive question-answering model to 8-bit ONNX, and return the folder.
 
     `name_or_path` is anything of the BERT family that transformers' AutoModelForQuestionAnswering loads from
-    safetensors. `destination`, `name` and the errors are those of `compile_encoder`.
+    safetensors. `destination`, `name` and the errors are those of `compile_encoder`, and ModelError for a model that
+    lacks some of its weights, as one without a question-answering head does.
     """
     _require_extra()
     name = name or Path(name_or_path).name
@@ -145,8 +148,8 @@ def _load_reader(name: str) -> tuple[Any, Any]:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        model = AutoModelForQuestionAnswering.from_pretrained(
-            name, trust_remote_code=False, use_safetensors=True, dtype="float32"
+        model, loading = AutoModelForQuestionAnswering.from_pretrained(
+            name, trust_remote_code=False, use_safetensors=True, dtype="float32", output_loading_info=True
         )
     except Exception as error:  # the libraries below raise OSError, ValueError, RuntimeError, hub errors, ...
         lines = str(error).strip().splitlines() or ["no reason given"]
@@ -154,6 +157,11 @@ def _load_reader(name: str) -> tuple[Any, Any]:
             f"The reader {name!r} cannot be loaded: {lines[0]} ({type(error).__name__}). Pass the path of a folder, or "
             "a name on the hub, of an extractive question-answering model with safetensors weights."
         ) from error
+    if missing := sorted(loading["missing_keys"]):  # transformers would go on with random numbers
+        raise ModelError(
+            f"The reader {name!r} has no weights for {', '.join(missing[:3])}, without which it finds no spans. Use a "
+            "model fine-tuned for question answering."
+        )
     return model, tokenizer
 
 
@@ -169,9 +177,10 @@ def _destination(source: str | os.PathLike[str], destination: str | os.PathLike[
         raise InputError(f"The destination {str(target)!r} is a file. Pass a folder that may be created.")
     if target.exists() and target.resolve() == Path(source).resolve():
         raise InputError(f"The destination {str(target)!r} is the model itself. Pass another folder as destination.")
-    if (target / MODEL_FILE).exists() and not (target / SETTINGS_FILE).exists():
+    foreign = [file for file in _MODEL_FILES if (target / file).exists()]
+    if foreign and not (target / SETTINGS_FILE).exists():
         raise InputError(
-            f"The destination {str(target)!r} holds a {MODEL_FILE} that was not compiled here. Pass another folder."
+            f"The destination {str(target)!r} holds a {foreign[0]} that was not compiled here. Pass another folder."
         )
     return target
 

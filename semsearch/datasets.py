@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ class Question:
 
     `documents` maps the ids of judged documents to grades (0: not relevant, higher is better). `answers` are the
     accepted answers, () if the documents hold none, and None if nothing is known. `context` is the text that the
-    question was written about, for answerers that read without searching.
+    question was written about, for answerers that read without searching. `ambiguous` says that `documents` and
+    `answers` are the same strings, of which the index tells whether they are ids of its documents or answers.
     """
 
     id: str
@@ -37,6 +39,7 @@ class Question:
     documents: Mapping[str, int] = field(default_factory=dict)
     answers: tuple[str, ...] | None = None
     context: str = field(default="", repr=False)
+    ambiguous: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,8 @@ def read_dataset(source: object) -> Dataset:
     - `(question, expected)`: the id of a document, an answer, a list of either, or None where there is no answer. A
       string that is the id of a document in the index means that document, any other is an answer;
     - mappings with `question` and, of `document`/`documents` and `answer`/`answers`, what is known: never ambiguous.
+      With `id`, the question is called so; without, by its place in the list (1, 2, …), or by the next number after
+      the last place where another question has that for its id.
 
     Raises InputError that names the file, line or item that cannot be used.
     """
@@ -94,7 +99,7 @@ def read_dataset(source: object) -> Dataset:
         raise InputError(
             f"A dataset is a path or a list of (question, expected document or answer), not {type(source).__name__}."
         )
-    return Dataset("questions", tuple(_question(item, f"item {n}", str(n)) for n, item in enumerate(source, 1)))
+    return Dataset("questions", _questions((f"item {n}", item) for n, item in enumerate(source, 1)))
 
 
 def read_beir(folder: str | PathLike[str], *, split: str | None = None) -> Dataset:
@@ -151,18 +156,18 @@ def read_questions(path: str | PathLike[str]) -> Dataset:
     `"answer": null` says that the documents hold no answer.
     """
     file = Path(path).expanduser()
-    rows = _json_lines(file)
-    return Dataset(file.name.split(".")[0], tuple(_question(row, at, str(n)) for n, (at, row) in enumerate(rows, 1)))
+    return Dataset(file.name.split(".")[0], _questions(_json_lines(file)))
 
 
 def _squad(articles: Iterable[Mapping[str, Any]]) -> tuple[list[Document], list[Question]]:
     documents, questions = [], []
-    count: Counter[str] = Counter()
+    paragraphs: Counter[str] = Counter()
     for article in articles:
         title = str(article.get("title", ""))
         for paragraph in article["paragraphs"]:
-            count[title] += 1
-            document = Document(str(paragraph.get("id") or f"{title}/{count[title]}"), paragraph["context"], title)
+            paragraphs[title] += 1
+            id = str(paragraph.get("id") or f"{title}/{paragraphs[title]}")
+            document = Document(id, paragraph["context"], title)
             documents.append(document)
             for qa in paragraph["qas"]:
                 if not isinstance(qa["question"], str):
@@ -173,13 +178,24 @@ def _squad(articles: Iterable[Mapping[str, Any]]) -> tuple[list[Document], list[
     return documents, questions
 
 
+def _questions(rows: Iterable[tuple[str, Any]]) -> tuple[Question, ...]:
+    """The question of each (where, item); what has no id of its own gets one that no other has."""
+    items = list(rows)
+    own = {str(item["id"]) for _, item in items if isinstance(item, Mapping) and item.get("id") is not None}
+    free = (str(n) for n in count(len(items) + 1) if str(n) not in own)
+    ids = (next(free) if str(n) in own else str(n) for n in range(1, len(items) + 1))
+    return tuple(_question(item, where, id) for (where, item), id in zip(items, ids, strict=True))
+
+
 def _question(item: Any, where: str, id: str) -> Question:
+    """The question of an item of a list; `id` if it has none of its own."""
     if isinstance(item, Mapping):
         if not set(item) & {"document", "documents", "answer", "answers"}:
             raise InputError(f"{where}: no document(s) and no answer(s) among the keys {sorted(map(str, item))}.")
         text = _text(item, ("question",), where)
         documents = _either(item, "document", where) or ()
-        return Question(str(item.get("id", id)), text, dict.fromkeys(documents, 1), _either(item, "answer", where))
+        own = id if item.get("id") is None else str(item["id"])
+        return Question(own, text, dict.fromkeys(documents, 1), _either(item, "answer", where))
     if (
         not isinstance(item, Sequence)
         or isinstance(item, (str, bytes))
@@ -187,9 +203,9 @@ def _question(item: Any, where: str, id: str) -> Question:
         or not isinstance(item[0], str)
     ):
         raise InputError(f"{where}: expected (question, document id or answer or None), got {item!r}.")
-    expected = () if item[1] is None else _strings(item[1], where)
+    expected = dict.fromkeys(() if item[1] is None else _strings(item[1], where), 1)
     # A bare string may be either; which of them is decided when the index is known (_resolve).
-    return Question(id, item[0], dict.fromkeys(expected, 1), tuple(dict.fromkeys(expected)))
+    return Question(id, item[0], expected, tuple(expected), ambiguous=bool(expected))
 
 
 def _either(item: Mapping[str, Any], key: str, where: str) -> tuple[str, ...] | None:

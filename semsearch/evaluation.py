@@ -145,7 +145,7 @@ def evaluate(system: Any, dataset: object, *, k: int = 10, name: str | None = No
         0.68
 
     Raises InputError for a dataset that cannot be read or does not fit: no judgements, no judged document in the index,
-    no question but empty ones.
+    no question but empty ones, two questions with the same id (of which a report could tell only one).
     """
     if isinstance(k, bool) or not isinstance(k, int) or k < 1:
         raise InputError(f"k must be a whole number of at least 1, not {k!r}.")
@@ -153,6 +153,7 @@ def evaluate(system: Any, dataset: object, *, k: int = 10, name: str | None = No
     data = whole.asked()
     if whole.questions and not data.questions:
         raise InputError(f"All {len(whole.questions)} questions of {data.name!r} are empty: none can be asked.")
+    _check_ids(data)
     if callable(getattr(system, "answer", None)):
         metrics, scores, seconds, stated = _evaluate_answers(system, data)
     elif callable(getattr(system, "search", None)):
@@ -181,11 +182,13 @@ _T = TypeVar("_T")
 
 def _evaluate_ranking(system: Any, data: Dataset, k: int) -> _Measured:
     questions = [q for q in data.questions if q.documents or q.answers]
+    nothing = f"None of the {len(data.questions)} questions of {data.name!r} has an expected document or answer."
+    if not questions:
+        raise InputError(nothing)
     _check_known(system, data, questions)
     knows = _knows(system)
     if knows is not None:
         questions = _judged(questions, knows)
-    nothing = f"None of the {len(data.questions)} questions of {data.name!r} has an expected document or answer."
     if not questions:
         raise InputError(nothing)
     _search(system, questions[0].text, k)  # models load at the first search: not a part of the latency
@@ -303,6 +306,18 @@ def _knows(system: Any) -> Callable[[str], bool] | None:
     return knows
 
 
+def _check_ids(data: Dataset) -> None:
+    """Scores are kept by id: a second question of the same one would take the place of the first."""
+    seen: dict[str, str] = {}
+    for question in data.questions:
+        if question.id in seen:
+            raise InputError(
+                f"Two questions of {data.name!r} have the id {question.id!r}: {seen[question.id][:80]!r} and "
+                f"{question.text[:80]!r}. Give each an id of its own, and leave out one that is there twice."
+            )
+        seen[question.id] = question.text
+
+
 def _check_known(system: Any, data: Dataset, questions: Sequence[Question]) -> None:
     knows = _knows(system)
     if knows is None or any(q.answers for q in questions):
@@ -325,7 +340,7 @@ def _resolve(question: Question, knows: Callable[[str], bool]) -> Question:
         return question
     if not any(knows(id) for id in question.documents):
         return replace(question, documents={})
-    return replace(question, answers=None) if question.answers == tuple(question.documents) else question
+    return replace(question, answers=None) if question.ambiguous else question
 
 
 def _timed(system: Any, call: Callable[[], _T]) -> tuple[_T, float]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -113,6 +114,9 @@ def best_spans(
 _MARKS = frozenset(".,;:!?…、。·•—–-*|`\"'“”‘’„‚«»‹›「」『』《》〈〉\uff0c\uff1b\uff1a\uff01\uff1f")
 _PARTNER = dict(zip("()[]{}\uff08\uff09", ")(][}{\uff09\uff08", strict=True))
 _ABBREVIATION = re.compile(r"(?:\b\w\.\s?){2,}$")
+# "-5" and ".md" in "(-5)", "x=-5", "`.md`": glued to what is on the right, but on the left to no word or closing mark.
+_GLUED = re.compile(r"[-.][^\W_]|-\.\d")
+_OPENS = re.compile(r"(?:^|[\s(\[{<>=≤≥≈~±/,:;|])[\"'`“‘]?$")
 
 
 def trim(text: str, start: int, end: int) -> tuple[int, int]:
@@ -128,9 +132,7 @@ def trim(text: str, start: int, end: int) -> tuple[int, int]:
     while end < len(text) and end > start and unicodedata.category(text[end])[0] == "M":
         end += 1
     while start < end and _loose(text[start], text[start + 1 : end]):
-        # "-5" and ".md": a sign that is glued to a word on its right, and to nothing on its left.
-        glued = text[start] in "-." and text[start + 1 : start + 2].isalnum()
-        if glued and not text[max(start - 1, 0) : start].strip():
+        if _GLUED.match(text, start) and _OPENS.search(text, max(start - 2, 0), start):
             break
         start += 1
     while end > start and _loose(text[end - 1], text[start : end - 1]):
@@ -178,6 +180,7 @@ class Windows:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self._plain = tokenizer
+        self._told = ""  # the latest question that was cut
         self._special = set(tokenizer.encode("", "").ids)  # the marks around a pair
         self._cutting = type(tokenizer).from_str(tokenizer.to_str())
         self._cutting.enable_truncation(window, stride=min(stride, room * 3 // 4), strategy="only_second")
@@ -192,11 +195,12 @@ class Windows:
             question = whole[: offsets[keep - 1][1]]
             n = len(self._plain.encode(question, add_special_tokens=False))
             keep -= 1
-        if question != whole:
+        if question != whole != self._told:  # its texts may come in several calls
+            self._told = whole
             warn(
                 f"The question has {tokens} tokens, the reader takes {self.question_tokens}: "
                 f"only the first {len(question)} of {len(whole)} characters are used. Ask a shorter one.",
-                stacklevel=4,
+                stacklevel=_outside(),
             )
         return question
 
@@ -218,6 +222,14 @@ class Windows:
         for place in np.flatnonzero(part == 1):
             tokens[place] = text[slice(*window.offsets[place])]
         return tokens, part
+
+
+def _outside() -> int:
+    """The `stacklevel` of whoever called into the package, by whichever way, for a warning of the caller."""
+    level = 1
+    while sys._getframe(level).f_globals.get("__name__", "").startswith("semsearch."):
+        level += 1
+    return level
 
 
 def _holds(window: Window, place: int) -> bool:
@@ -292,6 +304,10 @@ class OnnxReader:
             raise ModelError(f"The semsearch.json of {str(self.folder)!r} lacks {error}. Compile it again.") from error
         self._windows: tuple[Runtime, Windows] | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process loads the model itself; the one that ships, from where it is installed there."""
+        return type(self), (None if self.folder == SHIPPED else self.folder,)
+
     def read(self, question: str, texts: Sequence[str]) -> list[Span]:
         """At most three spans per text that may answer the question, best first over all texts.
 
@@ -341,7 +357,8 @@ class TransformersReader:
 
         TransformersReader("deepset/roberta-base-squad2")
 
-    Raises ModelError for a name that is not known, a model without a question-answering head, or without safetensors.
+    Raises ModelError for a name that is not known, a model without a question-answering head, without safetensors, or
+    with files that are damaged.
     """
 
     def __init__(self, name: str | os.PathLike[str]) -> None:
@@ -356,8 +373,14 @@ class TransformersReader:
             model = AutoModelForQuestionAnswering.from_pretrained(
                 self.name, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
             )
-        except (OSError, ValueError) as error:
-            raise ModelError(f"Reader {self.name!r} cannot be loaded: {error}") from error
+        except ModelError:
+            raise
+        except Exception as error:  # of any class, for files that are damaged
+            reason = str(error).strip().partition("\n")[0]
+            raise ModelError(
+                f"Reader {self.name!r} cannot be loaded: {reason} ({type(error).__name__}). Pass the path of a folder, "
+                "or a name on the hub, of an extractive question-answering model with safetensors weights."
+            ) from error
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
             raise ModelError(

@@ -3,7 +3,8 @@
 A sentence of an answer is supported by up to three neighbouring sentences of one passage if
 
 - enough of its content words occur there (their share is the score, 0 to 1),
-- every number and every capitalised name in it occurs there, next to some word that it also stands next to there,
+- every number (with its sign, and a currency or percent sign) and every capitalised name in it occurs there, next to
+  some word that it also stands next to there,
 - neither denies what the other states, and no word stands there as its opposite.
 
 No model is needed for this. Alone it is strict, because a true sentence in other words counts as unsupported, and it
@@ -240,15 +241,16 @@ def _entities(words: Sequence[Word]) -> Iterator[tuple[int, int]]:
         end = start + 1
         while end < len(words) and _continues(words[end - 1], words[end]):
             end += 1
-        if words[start].entity and (words[start].place or words[start].key[0].isdigit()):
+        if words[start].entity and (words[start].place or words[start].numeric):
             yield start, end
         start = end
 
 
 def _continues(word: Word, following: Word) -> bool:
-    """Whether two words are of one name."""
-    both = word.entity and following.entity and following.place == word.place + 1
-    return both and not (word.key[0].isdigit() or following.key[0].isdigit())
+    """Whether two words are of one name, or of one number with its unit."""
+    if not (word.entity and following.entity and following.place <= word.place + 1):
+        return False
+    return word.numeric if following.unit else not (word.numeric or following.numeric)
 
 
 def _near(first: Sequence[int], second: Sequence[int], reach: int) -> bool:
@@ -267,7 +269,7 @@ class _Claim:
     """A sentence to be checked."""
 
     def __init__(self, text: str) -> None:
-        self.text, self.words = text, words(text)
+        self.text, self.words = text, words(text, sure=True)
         self.keys = [word.key for word in self.words if not word.negator]
         self.contents = frozenset(self.keys)
 

@@ -11,14 +11,14 @@ time could gain no more than 5% on two cores, for a second thread and batches th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from semsearch.chunking import Chunk, chunk, embedded_text
-from semsearch.errors import EncoderError
+from semsearch.errors import EncoderError, InputError
 from semsearch.legs import AddedPassage
 from semsearch.records import Document
 from semsearch.tables import FileRow, NewPassage, digest, dump_metadata
@@ -27,7 +27,7 @@ from semsearch.writers import AnyLegs, AnyWriter
 if TYPE_CHECKING:
     from semsearch.encoding import Encoder
 
-__all__ = ["AddReport", "Batch", "FileNote", "checked_vectors", "chunked", "passage_budget"]
+__all__ = ["AddReport", "Batch", "FileNote", "UnfitError", "checked_vectors", "chunked", "fitted", "passage_budget"]
 
 BATCH_PASSAGES = 512  # a few seconds of encoding on two cores: what a killed process loses at most
 BATCH_CHARACTERS = 8_000_000
@@ -62,6 +62,10 @@ class AddReport:
         names = ("added", "updated", "removed", "unchanged", "failed")
         numbers = [(name, f"{getattr(self, name):,}") for name in names]
         return report_html(type(self).__name__, numbers, {"failures": self.failures, "notes": self.notes})
+
+
+class UnfitError(InputError):
+    """A document that cannot be indexed as it is; those around it can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +129,12 @@ class Batch:
                 block, characters = [], 0
 
     def put(self, document: Document, file: FileNote | None = None) -> None:
-        """Take a document in; commits when enough are waiting."""
-        if document.id in self._pending:
+        """Take a document in; commits when enough are waiting. Raises UnfitError before anything of it is taken."""
+        try:
+            metadata = dump_metadata(document)
+        except InputError as error:
+            raise UnfitError(str(error)) from None
+        if self.is_pending(document.id):
             self.commit()
         stored = self.writer.document(document.id)
         if (
@@ -135,13 +143,16 @@ class Batch:
             and stored.title == document.title
             and _same_chunker(stored, document)
         ):
-            if file is None and stored.source == document.source and dump_metadata(stored) == dump_metadata(document):
+            if file is None and stored.source == document.source and dump_metadata(stored) == metadata:
                 self.unchanged += 1
             else:
                 self.describe(stored.id, document, file)
             return
-        chunks, texts = chunked(document, self.encoder)
-        dump_metadata(document)  # raises before anything is written
+        short, chunks, texts = fitted(document, self.encoder)
+        if short is not document:
+            self.put(short, file)  # with that title it may be as it is stored
+            self.notes.append((short.id, f"the title was cut to {short.title!r}: it left no room for text"))
+            return
         self._take(
             _Pending(document, file, None, None, chunks, texts, [digest(text) for text in texts], stored is None)
         )
@@ -150,9 +161,13 @@ class Batch:
         self, id: str, document: Document, file: FileNote | None, moved_from: tuple[int, str] | None = None
     ) -> None:
         """Give the stored document `id` the id, source and metadata of `document`; its text and passages stay."""
-        if document.id in self._pending:
+        if self.is_pending(document.id):
             self.commit()
         self._take(_Pending(document, file, self.writer.key(id), moved_from))
+
+    def is_pending(self, id: str) -> bool:
+        """Whether a document that waits for the next commit has that id."""
+        return id in self._pending
 
     def _take(self, pending: _Pending) -> None:
         self._pending[pending.document.id] = pending
@@ -242,10 +257,37 @@ def _same_chunker(stored: Document, document: Document) -> bool:
 
 def chunked(document: Document, encoder: Encoder) -> tuple[list[Chunk], list[str]]:
     """The passages of a document for an encoder, and what is embedded and looked up of each."""
-    count_tokens = getattr(encoder, "count_tokens", None) or _estimated_tokens
-    chunks = chunk(document, count_tokens=count_tokens, max_tokens=passage_budget(encoder))
+    chunks = chunk(document, count_tokens=_counter(encoder), max_tokens=passage_budget(encoder))
     texts = [embedded_text(document.title, each.heading, document.text[each.start : each.end]) for each in chunks]
     return chunks, texts
+
+
+def fitted(document: Document, encoder: Encoder) -> tuple[Document, list[Chunk], list[str]]:
+    """The document and what `chunked` makes of it; a title that leaves no room for text is cut to its beginning.
+
+    Raises UnfitError where there is no room without a title either.
+    """
+    try:
+        return document, *chunked(document, encoder)
+    except InputError as error:
+        if not document.title:
+            raise UnfitError(f"The document {document.id!r:.200} cannot be cut into passages: {error}") from None
+    return fitted(replace(document, title=_beginning(document.title, encoder)), encoder)
+
+
+def _beginning(title: str, encoder: Encoder) -> str:
+    """The first half of a title, or of that half again, until it takes no more than half of a passage."""
+    count_tokens, budget = _counter(encoder), passage_budget(encoder)
+    while title:
+        half = title[: len(title) // 2]
+        title = half.rpartition(" ")[0] or half
+        if 2 * count_tokens([embedded_text(title, "", "")])[0] <= budget:
+            break
+    return title
+
+
+def _counter(encoder: Encoder) -> Callable[[Sequence[str]], list[int]]:
+    return getattr(encoder, "count_tokens", None) or _estimated_tokens
 
 
 def _estimated_tokens(texts: Sequence[str]) -> list[int]:

@@ -46,6 +46,8 @@ def score_ranking(ranking: Sequence[str], judged: Mapping[str, int], *, k: int =
 
 def score_gains(gains: Sequence[int], grades: Sequence[int], k: int) -> dict[str, float]:
     """`score_ranking` from the grades of the ranked documents and of all judged ones."""
+    if k < 1:
+        raise InputError(f"k must be a whole number of at least 1, not {k!r}.")
     relevant = sum(grade > 0 for grade in grades)
     top = gains[:k]
     ranks = [rank for rank, gain in enumerate(top, 1) if gain > 0]
@@ -78,7 +80,7 @@ def _normalise(text: str) -> str:
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
     """1.0 if the prediction equals one of the answers, both normalised as by SQuAD's official script, otherwise 0.0.
 
-    No answers means that there is none: then only an empty prediction is right.
+    A string is one answer. No answers means that there is none: then only an empty prediction is right.
     """
     return float(_normalise(prediction) in _accepted(answers))
 
@@ -95,7 +97,12 @@ def token_f1(prediction: str, answers: Sequence[str]) -> float:
 
 
 def _accepted(answers: Sequence[str]) -> list[str]:
-    return [gold for answer in answers if (gold := _normalise(answer))] or [""]
+    return [gold for answer in _several(answers) if (gold := _normalise(answer))] or [""]
+
+
+def _several(answers: Sequence[str]) -> Sequence[str]:
+    """The answers; a string is one, not one for each of its letters."""
+    return [answers] if isinstance(answers, str) else answers
 
 
 def _f1(predicted: list[str], gold: list[str]) -> float:
@@ -108,7 +115,7 @@ def _f1(predicted: list[str], gold: list[str]) -> float:
 def contains_answer(text: str, answers: Sequence[str]) -> bool:
     """Whether an answer occurs in the text as whole words (in CJK, anywhere), both normalised."""
     words = f" {_normalise(text)} "
-    for answer in answers:
+    for answer in _several(answers):
         gold = _normalise(answer)
         if gold and ((gold if re.search(f"[{_CJK}]", gold) else f" {gold} ") in words):
             return True
@@ -123,6 +130,8 @@ def calibration_error(probabilities: Sequence[float], right: Sequence[float], *,
     """
     if len(probabilities) != len(right):
         raise InputError(f"{len(probabilities)} probabilities, but {len(right)} outcomes.")
+    if bins < 1:
+        raise InputError(f"bins must be a whole number of at least 1, not {bins!r}.")
     stated = np.asarray(probabilities, dtype=np.float64)
     if not stated.size:
         return math.nan

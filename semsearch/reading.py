@@ -24,6 +24,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -101,7 +103,7 @@ class Answerer:
         strict: bool = False,
         template: Template | str | os.PathLike[str] | None = None,
     ) -> None:
-        if threshold is not None and not 0 <= threshold <= 1:
+        if threshold is not None and not _is_probability(threshold):
             raise InputError(f"threshold is a probability between 0 and 1, got {threshold!r}.")
         if mode not in (None, "auto"):
             raise InputError(f"mode is None (what the reader does) or 'auto', got {mode!r}.")
@@ -113,6 +115,10 @@ class Answerer:
         self._raw = isinstance(self.reader, (OnnxReader, TransformersReader))
         self._extractor: Answerer | None = None
         writer = self.writer
+        if writer is not None and mode is None and calibration is not None:
+            raise InputError(
+                f"A calibration is for spans, and {self.reader.name!r} writes. Leave it out, or pass mode='auto'."
+            )
         if mode == "auto":
             if writer is None:
                 raise InputError(
@@ -260,7 +266,9 @@ class Answerer:
             cases.append(self._evidence(spans, hits))
             right.append(right_spans(spans, hits, question.answers))
         answerable = [bool(question.answers) for question in asked]
-        before = self.calibration or Calibration()
+        # Modes that nothing is learned for go on without a threshold where there was none.
+        plain = Weights(threshold=0.0)
+        before = self.calibration or Calibration(plain, plain, plain)
         fitted = {mode: learn(cases, right, answerable, mode, before, refuse) for mode in self._modes(cases)}
         about = {"reader": self.reader.name, "questions": len(asked), "answerable": sum(answerable)}
         self.calibration = replace(before, **fitted, about=about)
@@ -368,6 +376,10 @@ class Answerer:
         return f"Answerer({self.retriever!r}, reader={self.reader.name!r}, threshold={self.threshold!r})"
 
 
+def _is_probability(value: object) -> bool:
+    return isinstance(value, Real) and 0 <= float(value) <= 1
+
+
 def _probability(shares: NDArray[np.float64], weights: Weights | None) -> float:
     """Of a text, from the shares of its spans. The user's own scores are probabilities, and do not add up."""
     return float(shares.max()) if weights is None else weights.probability(float(shares.sum()))
@@ -390,7 +402,13 @@ def _hit(item: object, rank: int) -> Hit:
 
 def _checked(reader: Reader, spans: Sequence[Span], hits: Sequence[Hit]) -> list[Span]:
     """The spans, which a reader of the user's own may give as plain tuples, if they are within their texts."""
-    checked = [Span(*span) for span in spans]
+    try:
+        checked = [Span(index(text), index(start), index(end), float(score)) for text, start, end, score in spans]
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f"Reader {reader.name!r} returned {spans!r:.200}, which is no list of spans: {error}. "
+            "A span is (index of the text, start, end, score), the first three of them whole numbers."
+        ) from error
     for span in checked:
         size = len(hits[span.text].passage.text) if 0 <= span.text < len(hits) else 0
         if not 0 <= span.start < span.end <= size or np.isnan(span.score):

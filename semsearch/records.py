@@ -74,7 +74,7 @@ class Hit:
     def why(self) -> Explanation:
         """Why this passage was found: the matched terms with their BM25 share, and token similarities.
 
-        Raises InputError for a hit that was not made by a search.
+        Raises InputError for a hit that was not made by a search, or that was pickled.
         """
         if self._explain is None:
             from semsearch.errors import InputError

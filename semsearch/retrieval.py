@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from operator import index as as_integer
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
 
 from semsearch.display import Explanation, hits_rows, hits_text
@@ -267,7 +269,8 @@ class Retriever:
     def _joined(self, snapshot: Snapshot, rankings: dict[str, Ranking], k: int) -> Ranking:
         if len(rankings) == 1:
             return next(iter(rankings.values()))[:k]
-        return _checked((self.fusion or snapshot.fusion)(rankings, k=k), rankings)
+        fusion = self.fusion or snapshot.fusion
+        return _checked(fusion, fusion(rankings, k=k), rankings)
 
     def _reranker(self, snapshot: Snapshot) -> Reranker | None:
         """The one that was given, or else the one that was learned."""
@@ -294,7 +297,7 @@ class Retriever:
                     float(score),
                     rank,
                     {leg: place[id] for leg, place in places.items() if id in place},
-                    partial(explain, self.index, query, passages[id]),
+                    _Why(self.index, query, passages[id]),
                 )
                 for rank, (id, score) in enumerate(ranking[:k], 1)
             ],
@@ -343,9 +346,15 @@ def _reranked(reranker: Reranker, query: str, passages: Mapping[int, Passage], r
     first = [score for _, score in ranking]
     with_scores = getattr(reranker, "with_scores", None)
     given = [passages[id] for id, _ in ranking]
-    scores = with_scores(query, given, first) if with_scores else reranker(query, given)
+    found: Any = with_scores(query, given, first) if with_scores else reranker(query, given)
+    try:
+        scores = [float(score) for score in found]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"The reranker {reranker!r} gave {shown(found)}, not a number for each passage.") from error
     if len(scores) != len(ranking):
         raise InputError(f"The reranker {reranker!r} gave {len(scores)} scores for {len(ranking)} passages.")
+    if not all(map(math.isfinite, scores)):
+        raise InputError(f"The reranker {reranker!r} gave a score that is not finite: {shown(scores)}.")
     return _ordered(ranking, scores)
 
 
@@ -378,13 +387,44 @@ def _check_query(query: Any) -> None:
         raise InputError(f"The query {query!r} is empty. Ask with at least one word.")
 
 
-def _checked(ranking: Ranking, rankings: Mapping[str, Ranking]) -> Ranking:
-    """A fusion of the user's own must return passages that the legs found."""
+def _checked(fusion: object, ranking: Any, rankings: Mapping[str, Ranking]) -> Ranking:
+    """A fusion of the user's own must return passages that the legs found, each once and with a score."""
+    try:
+        pairs = [(as_integer(id), float(score)) for id, score in ranking]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"The fusion {fusion!r} returned {shown(ranking)}, not pairs (passage id, score).") from error
     known = {id for each in rankings.values() for id, _ in each}
-    for id, _ in ranking:
+    for id, score in pairs:
         if id not in known:
-            raise InputError(f"The fusion returned passage {id!r}, which none of the rankings has.")
-    return ranking
+            raise InputError(f"The fusion {fusion!r} returned passage {id}, which none of the rankings has.")
+        if not math.isfinite(score):
+            raise InputError(f"The fusion {fusion!r} returned the score {score} for passage {id}; it must be finite.")
+    if len(dict(pairs)) < len(pairs):
+        raise InputError(f"The fusion {fusion!r} returned a passage more than once: {shown(pairs)}.")
+    return pairs
+
+
+class _Why:
+    """Explains a hit when it is asked to. A copy of the hit has the same one; where it is unpickled, there is no index.
+
+    Not a dataclass, which `dataclasses.asdict` would take apart.
+    """
+
+    def __init__(self, index: Index | None, query: str, passage: Passage) -> None:
+        self._index = index
+        self._query = query
+        self._passage = passage
+
+    def __call__(self) -> Explanation:
+        if self._index is None:
+            raise InputError("This Hit was pickled, so its index is not at hand. Search again to see why it was found.")
+        return explain(self._index, self._query, self._passage)
+
+    def __deepcopy__(self, memo: object) -> _Why:
+        return self
+
+    def __reduce__(self) -> tuple[type[_Why], tuple[None, str, Passage]]:
+        return _Why, (None, self._query, self._passage)
 
 
 def explain(index: Index, query: str, passage: Passage) -> Explanation:

@@ -25,7 +25,7 @@ from semsearch.encoding import Encoder, fingerprint
 from semsearch.engines.protocol import Entry, Part, Specification
 from semsearch.entries import with_terms
 from semsearch.errors import IndexMismatchError, IndexNotFoundError, InputError, SemsearchError
-from semsearch.ingest import checked_vectors, chunked
+from semsearch.ingest import checked_vectors, fitted
 from semsearch.items import Progress, counted, expanded, to_document
 from semsearch.parquet import document_batch, documents, entries, entry_batch, head, note, written
 from semsearch.records import Document
@@ -158,7 +158,7 @@ def _groups(source: Path, encoder: Encoder) -> Iterator[list[Entry]]:
     passages = characters = 0
     for document in documents(source):
         dump_metadata(document)
-        chunks, embedded = chunked(document, encoder)
+        document, chunks, embedded = fitted(document, encoder)
         keys = [digest(text) for text in embedded]
         texts.update(zip(keys, embedded, strict=True))
         pairs = zip(chunks, keys, strict=True)

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from semsearch.errors import InputError, LoadError
-from semsearch.ingest import AddReport, Batch, FileNote
+from semsearch.ingest import AddReport, Batch, FileNote, UnfitError
 from semsearch.items import expanded
-from semsearch.loading import FileEntry, walk
+from semsearch.loading import FileEntry, suffix_of, walk
 from semsearch.parsing import AHEAD, Parser, ParserUnavailableError
 from semsearch.records import Document
 from semsearch.tables import FileRow, FileState, Root
@@ -37,8 +37,8 @@ class SyncReport(AddReport):
     __slots__ = ()
 
 
-class _IdTakenError(LoadError):
-    """Another document has the id that the file's would get."""
+class _NotTakenError(LoadError):
+    """The file can be read, but its document cannot be taken in: another has its id, or it does not fit the index."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ class _Sync:
                 self._load(root, row, fresh, entry)
         except LoadError as error:
             # A verdict on the content is remembered with it; what may pass by itself is tried again every time.
-            passing = isinstance(error, _IdTakenError | ParserUnavailableError)
+            passing = isinstance(error, _NotTakenError | ParserUnavailableError)
             tried = settled if digest and not passing else -1
             document = None if row is None else row.document
             failed = FileRow(path, entry.size, tried, entry.inode, digest, document, error.reason, self.release)
@@ -192,11 +192,19 @@ class _Sync:
 
     def _load(self, root: Root, row: FileRow | None, fresh: FileRow, entry: FileEntry) -> None:
         id = root.prefix + fresh.path
-        if (row is None or row.document is None) and self.writer.key(id) is not None:
-            raise _IdTakenError(
+        if (row is None or row.document is None) and not self._is_free(id):
+            raise _NotTakenError(
                 str(entry.path), f"the id {id!r} is taken by a document that was not synced from this file"
             )
-        self.batch.put(self.parser.load(entry.path, id=id), FileNote(root.key, fresh))
+        document = self.parser.load(entry.path, id=id)
+        try:
+            self.batch.put(document, FileNote(root.key, fresh))
+        except UnfitError as error:
+            raise _NotTakenError(str(entry.path), str(error)) from None
+
+    def _is_free(self, id: str) -> bool:
+        """Whether no document has the id, or is about to get it."""
+        return not self.batch.is_pending(id) and self.writer.key(id) is None
 
     def _touch(self, root: Root, row: FileRow, fresh: FileRow, entry: FileEntry) -> None:
         """The content is as it was, only the time stamp or the inode changed."""
@@ -211,8 +219,8 @@ class _Sync:
         for key, row in self.by_digest.get(digest, ()):
             origin = next(each for each in self.roots if each.key == key)
             gone = _is_gone(Path(origin.path, row.path))
-            free = self.writer.key(root.prefix + path) is None
-            if gone and free and Path(path).suffix.lower() == Path(row.path).suffix.lower():
+            free = self._is_free(root.prefix + path)
+            if gone and free and suffix_of(Path(path)) == suffix_of(Path(row.path)):
                 return origin, row
         return None
 

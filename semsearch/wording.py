@@ -1,10 +1,11 @@
 """The words of a sentence as they are compared with those of another: stems, numbers in digits, negations, opposites.
 
     >>> [word.key for word in words("Late books cost twenty cents.")]
-    ['late', 'book', 'cost', '20', 'cent']
+    ['lat', 'book', 'cost', '20', 'cent']
 
-Function words, negations and opposites are known for English, a few negations for German, French, Spanish, Chinese and
-Japanese as well.
+A number keeps its sign. A sign of currency or percent beside it is a word of its own, the same as "dollars", "euros"
+or "percent". Function words, negations and opposites are known for English, a few negations for German, French,
+Spanish, Chinese and Japanese as well.
 """
 
 from __future__ import annotations
@@ -30,14 +31,36 @@ class Word(NamedTuple):
     place: int  # its position among all words of the sentence; the capital letter of the first says little
     negator: bool = False
 
+    @property
+    def unit(self) -> bool:
+        """Whether it belongs to a number before it, as "million" and "$" do."""
+        return self.entity and self.key in _MEASURES
+
+    @property
+    def numeric(self) -> bool:
+        return self.unit or self.key.lstrip("-")[:1].isdigit()
+
 
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003134f"
-_WORD = re.compile(rf"\d+(?:[.,:]\d+)*(?!\w)|[{_CJK}]+|(?:(?![{_CJK}])[^\W_])+(?:['’][^\W\d_]+)*")
+_MAGNITUDES = _set("hundred thousand million billion trillion")
+# A minus sign is glued to the number and to nothing before it: not that of "5-10", "5 -10", "mid-1990" or "- 5 items".
+_SIGN = r"(?<![^\s(\[{=<>|“‘`,*])(?<![\d%)]\s)(?:[-−–]|[Mm]inus\s)"
+_CURRENCY = r"(?:US)?\$|[€£¥]|(?:USD|EUR|GBP)(?![^\W\d_])"
+_CURRENCIES = {"us$": "$", "usd": "$", "eur": "€", "£": "pound", "gbp": "pound", "¥": "yen"}
+_MEASURES = _MAGNITUDES | {"%", "$", "€", "pound", "yen"}
+_ALNUM = rf"(?:(?![{_CJK}])[^\W_])"
+_WORD = re.compile(
+    rf"(?P<number>(?P<sign>{_SIGN})?(?:(?P<before>{_CURRENCY})\s?)?"
+    rf"(?P<digits>(?:(?<![\w.)\]}}”’])\.)?\d+(?:[.,:]\d+)*{_ALNUM}*)"
+    rf"(?:\s(?P<times>(?i:{'|'.join(sorted(_MAGNITUDES))}))\b)?(?:\s?(?P<after>%|(?:{_CURRENCY})(?!\s?\.?\d)))?)"
+    r"|(?P<us>USA?\b|U\.\s?S\b\.?(?:\s?A\b\.?)?|(?i:united\s+states(?:\s+of\s+america)?)\b)"
+    rf"|(?P<percent>(?i:per\s?cent)\b)|(?P<cjk>[{_CJK}]+)|(?P<word>{_ALNUM}+(?:['’][^\W\d_]+)*)"
+)
 _LIST_MARKER = re.compile(r"\s*(?:[-*+•>#|]+|\d{1,3}[.)])\s+")
 _STOP = _set(
     "a about above according accordingly additionally after again all also although am an and another answer any are "
     "as at based be because been before being below between both but by can context could d did do document documents "
-    "does doing done down during each either etc even every few finally first for from further furthermore given had "
+    "does doing done down during each either etc even every few finally for from further furthermore given had "
     "has have having he hence her here hers herself him himself his how however i if in into is it its itself just "
     "like likewise ll m many may me mention mentioned mentions might moreover more most much must my myself of off on "
     "once only or other our ours out over own passage passages per provided question re said same say says shall she "
@@ -45,6 +68,8 @@ _STOP = _set(
     "there therefore these they this those though through thus to too under until up upon us ve very was we were what "
     "when where whether which while who whom whose why will with within would yes yet you your yours"
 )
+_NAMES = _set("IT May WHO Will")  # function words, but for these letters
+_VERB = re.compile(r"\s+(?:I\b|(?!(?:is|was|has|had|and|or)\b)[a-z])")  # what follows "May" where it is no month
 _NEGATORS = _set(
     "cannot hardly neither never no nobody non none nor not nothing nowhere rarely seldom without "
     "kein keine keinem keinen keiner nicht nie niemals pas jamais ni nunca"
@@ -79,16 +104,20 @@ _UNITS = (
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
 _SPELLED = {word: str(value) for value, word in enumerate(_UNITS.split())}
 _SPELLED |= {word: str(10 * value) for value, word in enumerate(_TENS.split(), start=2)}
+_SPELLED |= {word + ending: word for word in _MAGNITUDES for ending in ("", "s")}
+_SPELLED |= {"dollar": "$", "dollars": "$", "usd": "$", "euro": "€", "euros": "€", "eur": "€"}
+_ORDINALS = _set(
+    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth "
+    "sixteenth seventeenth eighteenth nineteenth twentieth thirtieth fortieth fiftieth"
+)
 
 
-def words(text: str) -> list[Word]:
-    """The content words and negators of a sentence, in order."""
-    text = unicodedata.normalize("NFKC", text)
-    marker = _LIST_MARKER.match(text)
-    found: list[Word] = []
-    for place, match in enumerate(_WORD.finditer(text, marker.end() if marker else 0)):
-        found += _cjk_words(match[0], place) if re.match(f"[{_CJK}]", match[0]) else _word(match[0], place)
-    return found
+def words(text: str, *, sure: bool = False) -> list[Word]:
+    """The content words and negators of a sentence, in order.
+
+    In a sentence in capitals "IT", "US" and "WHO" may be names or not; `sure` leaves them out.
+    """
+    return [word for _, found in _matches(unicodedata.normalize("NFKC", text), sure) for word in found]
 
 
 def keys(text: str) -> frozenset[str]:
@@ -98,20 +127,62 @@ def keys(text: str) -> frozenset[str]:
 
 def places(text: str) -> Iterator[tuple[str, int, int]]:
     """The content words of a text with their start and end in it."""
-    for match in _WORD.finditer(text):
-        for key in keys(match[0]):
-            yield key, match.start(), match.end()
+    for match, found in _matches(text):
+        for word in found:
+            if not word.negator:
+                yield word.key, match.start(), match.end()
 
 
-def _word(raw: str, place: int) -> list[Word]:
-    low = raw.casefold().replace("’", "'")
+def _matches(text: str, sure: bool = False) -> Iterator[tuple[re.Match[str], list[Word]]]:
+    """Each word of a text where it stands, with what is compared of it: nothing of a function word."""
+    marker = _LIST_MARKER.match(text)
+    pronouns = sure and text.isupper() and " " in text
+    for place, match in enumerate(_WORD.finditer(text, marker.end() if marker else 0)):
+        kind = match.lastgroup
+        if kind == "number":
+            found = _numeral(match, place)
+        elif kind == "cjk":
+            found = _cjk_words(match[0], place)
+        elif kind == "word":
+            found = _word(match, place, pronouns)
+        elif kind == "us" and pronouns and match[0] == "US":
+            found = []
+        else:
+            found = [Word("%" if kind == "percent" else "us", True, place)]
+        yield match, found
+
+
+def _numeral(match: re.Match[str], place: int) -> list[Word]:
+    """A number, "million", and its currency or percent sign, in the order of "10 million dollars" for "$10 million"."""
+    digits = match["digits"].casefold()
+    number = ("-" if match["sign"] else "") + _key("0" + digits if digits[0] == "." else digits)
+    unit = (match["before"] or match["after"] or "").casefold()
+    parts = [number, (match["times"] or "").casefold(), _CURRENCIES.get(unit, unit)]
+    return [Word(part, True, place) for part in parts if part]
+
+
+def _word(match: re.Match[str], place: int, pronouns: bool) -> list[Word]:
+    low = match[0].casefold().replace("’", "'")
     if low in _NEGATORS or low.endswith("n't"):
         return [Word("", False, place, negator=True)]
     low = low.split("'")[0]
-    if low in _STOP:
+    if low in _STOP and (pronouns or not _is_name(match, len(low))):
+        return []
+    if low in _ORDINALS and place == 0 and match.string.startswith(",", match.end()):  # "First, ..."
         return []
     key = _key(low)
-    return [Word(key, raw[0].isupper() or any(map(str.isdigit, key)), place)]
+    number = low in _SPELLED or low in _ORDINALS or any(map(str.isdigit, key))
+    return [Word(key, number or match[0][0].isupper(), place)]
+
+
+def _is_name(match: re.Match[str], length: int) -> bool:
+    """Whether a function word is in the letters of a name, and "May" or "Will" no verb that begins a phrase."""
+    raw, text, start = match[0][:length], match.string, match.start()
+    if raw not in _NAMES or raw.isupper():
+        return raw in _NAMES
+    before = text[max(0, start - 3) : start].rstrip()[-1:]
+    inside = before.isalnum() or before == ","
+    return inside or not (_VERB.match(text, match.end()) or text.rstrip().endswith("?"))
 
 
 def _cjk_words(run: str, place: int) -> list[Word]:

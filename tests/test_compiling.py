@@ -197,11 +197,29 @@ def test_destinations_that_are_something_else_are_left_alone(source: Path, tmp_p
     assert (tmp_path / "model.onnx").read_text() == "mine"
 
 
+@pytest.mark.parametrize("file", ["tokenizer.json", "config.json", "modules.json"])
+def test_another_model_s_folder_is_left_alone(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
+) -> None:
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / file).write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"'tiny' holds a {file} that was not compiled here"):
+        compile_encoder(source)  # by default to a folder of this name
+    assert [(path.name, path.read_text()) for path in Path("tiny").iterdir()] == [(file, "mine")]
+
+
 def test_models_that_cannot_be_compiled(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no folder './nowhere'"):
         compile_encoder("./nowhere", tmp_path / "a")
     with pytest.raises(ModelError, match="cannot be loaded"):
         compile_reader(tmp_path, tmp_path / "b")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_without_a_head_that_finds_spans_is_not_compiled(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no weights for qa_outputs\.bias, qa_outputs\.weight, without which"):
+        compile_reader(source, tmp_path / "reader")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -60,6 +60,9 @@ def test_ranking_metrics_are_cut_off_at_k() -> None:
     assert score_ranking(["a", "b"], {"a": 1, "b": 1, "c": 1}, k=2)["ndcg@2"] == 1.0
     assert set(score_ranking([], {"a": 1}, k=3).values()) == {0.0}
     assert set(score_ranking(["a"], {"a": 0}, k=3).values()) == {0.0}
+    for k in (0, -1):
+        with pytest.raises(InputError, match=f"k must be a whole number of at least 1, not {k}"):
+            score_ranking(["a"], {"a": 1}, k=k)
 
 
 _runs = st.lists(
@@ -116,9 +119,11 @@ def test_ranking_metrics_agree_with_ir_measures(
         ("Ünïcode – dash", ["ünïcode – DASH"], 1, 1),
         ("东京 都", ["東京"], 0, 2 * (1 / 3) * (1 / 2) / (5 / 6)),
         ("《泡泡堂》。", ["泡泡堂"], 1, 1),
+        ("tower", "The tower", 1, 1),  # a string is one answer, not its letters
+        ("t", "tower", 0, 0),
     ],
 )
-def test_exact_match_and_f1(prediction: str, answers: list[str], em: float, f1: float) -> None:
+def test_exact_match_and_f1(prediction: str, answers: str | list[str], em: float, f1: float) -> None:
     assert exact_match(prediction, answers) == em
     assert token_f1(prediction, answers) == pytest.approx(f1)
 
@@ -158,6 +163,8 @@ def test_an_answer_is_contained_as_whole_words() -> None:
     assert not contains_answer("It was built in 18541.", ["1854"])
     assert contains_answer("生命数耗完即算为踢爆。", ["踢爆"])
     assert not contains_answer("anything", ["", "the"])
+    assert contains_answer("The tall tower.", "tall tower")
+    assert not contains_answer("This is a b.", "bc")
 
 
 # -------------------------------------------------------------------------------------- calibration and significance
@@ -169,6 +176,8 @@ def test_calibration_error_by_hand() -> None:
     assert calibration_error([0.5] * 4, [1, 0, 0, 1]) == 0.0
     assert calibration_error([1.0, 1.0], [0, 0]) == 1.0
     assert math.isnan(calibration_error([], []))
+    with pytest.raises(InputError, match="bins must be a whole number of at least 1, not 0"):
+        calibration_error([0.5], [1], bins=0)
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.1, 0.5, 0.9]), st.sampled_from([0.0, 1.0])), min_size=1), st.randoms())
@@ -306,9 +315,9 @@ def test_lists_and_lines_of_questions(tmp_path: Path) -> None:
     ]
     questions = read_dataset(items).questions
     assert questions == (
-        Question("1", "a?", {"hours.md": 1}, ("hours.md",)),
+        Question("1", "a?", {"hours.md": 1}, ("hours.md",), ambiguous=True),
         Question("2", "b?", {}, ()),
-        Question("3", "c?", {"x": 1, "y": 1}, ("x", "y")),
+        Question("3", "c?", {"x": 1, "y": 1}, ("x", "y"), ambiguous=True),
         Question("4", "d?", {"fees.md": 1}, ("20 cents",)),
         Question("five", "e?", {}, ()),
         Question("6", "f?", {"a": 1, "b": 1}),
@@ -317,6 +326,19 @@ def test_lists_and_lines_of_questions(tmp_path: Path) -> None:
     assert [q.documents for q in read_dataset(tmp_path / "mine.jsonl").questions] == [
         q.documents for q in questions[3:]
     ]
+
+
+def test_what_has_no_id_is_called_by_its_place_unless_another_has_that_for_its_id(tmp_path: Path) -> None:
+    items = [
+        {"question": "a?", "answer": "x"},
+        {"id": 1, "question": "b?", "answer": "x"},
+        {"id": "5", "question": "c?", "answer": "x"},
+        {"id": None, "question": "d?", "answer": "x"},
+    ]
+    expected = ["6", "1", "5", "4"]  # the first place is taken, and 5, the next number after the last one, as well
+    assert [question.id for question in read_dataset(items).questions] == expected
+    _write(tmp_path / "mine.jsonl", items)
+    assert [question.id for question in read_dataset(tmp_path / "mine.jsonl").questions] == expected
 
 
 def test_a_sample_is_repeatable_and_in_order() -> None:
@@ -480,6 +502,11 @@ def test_a_string_means_a_document_if_the_index_has_it() -> None:
     assert evaluate(system, [("q?", "hours.md")]).metrics["mrr@10"] == 1
     # A mapping is never ambiguous.
     assert evaluate(system, [{"question": "q?", "answer": "five"}]).metrics["mrr@10"] == 1
+    system.index = Holder("Berlin")  # type: ignore[attr-defined]
+    answerer = Oracle({"q?": _found("Berlin", 0.9, "Berlin")}, system)
+    assert evaluate(answerer, [("q?", "Berlin")]).metrics == {"source": 1}
+    both = evaluate(answerer, [{"question": "q?", "document": "Berlin", "answer": "Berlin"}]).metrics
+    assert {name: both[name] for name in ("em", "f1", "source")} == {"em": 1, "f1": 1, "source": 1}
 
 
 def test_answers_judge_where_the_documents_are_other_ones(tmp_path: Path) -> None:
@@ -496,6 +523,36 @@ def test_an_index_without_the_judged_documents_is_an_error(tmp_path: Path) -> No
     system.index = Holder("z")  # type: ignore[attr-defined]
     with pytest.raises(InputError, match="None of the documents that 'mine' judges is in the index, for example 'd1'"):
         evaluate(system, Dataset("mine", read_beir(_beir(tmp_path / "mine")).questions[:1]))
+
+
+@pytest.mark.parametrize("dataset", [[], [("who?", None)], [("who?", [])]])
+def test_nothing_that_an_index_could_find_is_an_error(dataset: list[Any]) -> None:
+    system = Fixed({})
+    system.index = Holder("a")  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match=f"None of the {len(dataset)} questions of 'questions' has an expected"):
+        evaluate(system, dataset)
+
+
+def test_judgements_of_other_questions_are_an_error(tmp_path: Path) -> None:
+    folder = _beir(tmp_path / "mine")
+    _write(folder / "queries.jsonl", [{"id": "other", "text": "what?"}])
+    system = Fixed({})
+    system.index = Holder("d1")  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match="None of the 1 questions of 'mine' has an expected document"):
+        evaluate(system, folder)
+
+
+def test_two_questions_with_one_id_are_an_error(tmp_path: Path) -> None:
+    twice = [{"id": id, "question": text, "answer": "x"} for id, text in (("7", "a?"), ("8", "b?"), ("8", "c?"))]
+    with pytest.raises(InputError, match=r"Two questions of 'questions' have the id '8': 'b\?' and 'c\?'\. Give each"):
+        evaluate(Fixed({}), twice)
+    assert evaluate(Fixed({}), [{"id": "2", "question": "a?", "answer": "x"}, ("b?", "x")]).questions == 2
+    with pytest.raises(InputError, match="have the id '7'"):
+        evaluate(Fixed({}), Dataset("mine", (Question("7", "a?", answers=("x",)),) * 2))
+    folder = _beir(tmp_path / "mine")
+    _write(folder / "queries.jsonl", [{"id": "q1", "text": "what?"}] * 2)
+    with pytest.raises(InputError, match="Two questions of 'mine' have the id 'q1'"):
+        evaluate(Fixed({}), folder)
 
 
 @pytest.mark.parametrize("k", [0, -1, True, 2.0, "10"])
@@ -740,3 +797,4 @@ def test_real_sets_are_read_whole(data: Path) -> None:
     assert len(squad.questions) == 7741
     ids = [d.id for d in squad.documents()]
     assert len(ids) == len(set(ids))
+    assert len({question.id for question in squad.questions}) == 7741

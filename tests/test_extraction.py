@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import multiprocessing
 import os
+import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -163,6 +166,32 @@ def test_a_hyphen_inside_a_word_is_no_sign():
     assert trim(text, 4, 10) == (5, 10)
 
 
+@pytest.mark.parametrize(
+    ("before", "span", "answer"),
+    [
+        ("(", "-40 °C)", "-40 °C"),
+        ("[", "-5, 5]", "-5, 5"),
+        ("x=", "-5", "-5"),
+        ("a ", "-.5", "-.5"),
+        ("p<", ".05", ".05"),
+        ("the suffix `", ".md`", ".md"),
+        ("`", ".md`", ".md"),
+        ('("', '-5"', "-5"),
+        ("10", "-5", "5"),  # a range
+        ("10", "–5", "5"),
+        ("he left ", "—5 days", "5 days"),
+        ("(1)", "-based", "based"),  # after what closes
+        ('an "end"', ".Next", "Next"),
+        ("1854.[1]", ".The", "The"),
+        ("..", ".5", "5"),
+    ],
+)
+def test_a_sign_or_point_is_of_the_answer_only_if_nothing_before_it_has_it(before, span, answer):
+    text = before + span
+    start, end = trim(text, len(before), len(text))
+    assert text[start:end] == answer
+
+
 @given(st.text(), st.data())
 def test_trimming_only_shortens_or_completes_a_letter(text, data):
     start = data.draw(st.integers(0, len(text)))
@@ -232,6 +261,14 @@ def test_a_long_question_is_cut_with_a_warning(folder):
         Windows(tokenizer(), window=24).cut("x" * 40, [text])
 
 
+def test_the_caller_is_warned_once_of_a_long_question(folder):
+    reader = OnnxReader(folder)
+    with pytest.warns(UserWarning, match="has 40 tokens") as caught:
+        found = [reader.read(question * 40, ["it was built"]) for question in ("when ", "when ", "was ")]
+    assert found[0] == found[1]
+    assert [warning.filename for warning in caught] == [__file__] * 2
+
+
 def test_a_window_without_room_is_refused():
     with pytest.raises(ModelError, match="takes 6 tokens"):
         Windows(tokenizer(), window=6)
@@ -295,6 +332,21 @@ def test_a_forked_child_reads_as_its_parent(folder):
     assert not alive
     assert queue.get() == expected
     assert expected[0] == Span(0, 6, 10, 7.5)
+
+
+def test_a_reader_can_be_copied_and_pickled_before_and_after_it_was_used(folder):
+    reader = OnnxReader(folder)
+    for _ in range(2):
+        for other in (copy.deepcopy(reader), pickle.loads(pickle.dumps(reader))):  # noqa: S301
+            assert (other.folder, other.name) == (folder, "tiny")
+            assert other.read("when", ["built 1854"]) == reader.read("when", ["built 1854"])
+
+
+@shipped
+def test_the_shipped_reader_is_pickled_without_its_place():
+    text = pickle.dumps(OnnxReader())
+    assert str(SHIPPED).encode() not in text
+    assert pickle.loads(text).folder == SHIPPED  # noqa: S301
 
 
 @pytest.mark.parametrize("question", ["", "  \n"])
@@ -387,6 +439,17 @@ def test_names_that_cannot_read_are_refused(bert, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"]}))
     with pytest.raises(ModelError, match=r"BertModel, not a \.\.\.ForQuestionAnswering"):
         TransformersReader(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"), [("model.safetensors", None), ("tokenizer.json", "{}"), ("config.json", "[]")]
+)
+def test_damaged_files_of_a_transformers_model_are_named(bert, tmp_path, file, content):
+    shutil.copytree(bert, tmp_path / "copy")
+    damaged = tmp_path / "copy" / file
+    damaged.write_bytes(damaged.read_bytes()[:1000] if content is None else content.encode())
+    with pytest.raises(ModelError, match=r"copy' cannot be loaded: .*Error\)\. Pass the path of a folder"):
+        TransformersReader(tmp_path / "copy")
 
 
 # -- the reader that ships

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from semsearch.calibration import Calibration, Weights
 from semsearch.errors import InputError, ModelError
 from semsearch.extraction import SHIPPED, OnnxReader
 from semsearch.opening import kind_of_model
@@ -180,6 +182,16 @@ def test_passages_that_cannot_win_are_not_read(tmp_path):
     assert seen == [10]  # texts in no order: all at once
 
 
+def test_a_long_question_is_told_once_to_whoever_asked_it(tmp_path):
+    ranked = {"rank": 2.0, "ceiling": 4.0, "threshold": 0.0}
+    answerer = Answerer(Found([_text_hit("no", rank) for rank in range(1, 21)]), _compiled(tmp_path, {"one": 3.0}))
+    answerer.calibration = Calibration(ranked=Weights(**ranked), searched=Weights(**ranked))
+    for ask in (lambda question: answerer.read(question, answerer.retriever.hits), answerer.answer):
+        with pytest.warns(UserWarning, match="The question has 40 tokens") as caught:
+            ask("one " * 40 + " " * (ask == answerer.answer))  # 20 hits are read in four parts
+        assert [warning.filename for warning in caught] == [__file__]
+
+
 def test_a_damaged_calibration_is_named(tmp_path):
     folder = _compiled(tmp_path, {"one": 1.0}, {"given": {"scale": 1.0, "colour": 2}})
     with pytest.raises(ModelError, match=r"calibration\.json is not a reader's calibration"):
@@ -243,6 +255,17 @@ def test_probabilities_of_one_s_own_reader_are_corrected():
     assert answerer.answer("who?").score == 0.99
     answerer.calibrate([("who?", "Ada" if i % 2 else None) for i in range(100)])
     assert answerer.answer("who?").score == pytest.approx(0.5, abs=0.02)
+
+
+def test_what_was_not_learned_keeps_giving_every_answer_of_one_s_own_reader():
+    answerer = Answerer(Found(HITS), Words(Ada=0.1))
+    assert answerer.read("who?", "Ask Ada.").found
+    answerer.calibrate([("who?", "Ada" if i % 2 else None) for i in range(100)])
+    answer = answerer.read("who?", "Ask Ada.")  # a text, where hits were learned
+    assert (answer.text, answer.score) == ("Ada", pytest.approx(0.1))
+    unchanged = Answerer(Found(HITS), Words(Ada=0.1))
+    assert unchanged.calibrate([("who?", "Ada" if i % 9 == 0 else None) for i in range(100)], refuse=None)
+    assert [getattr(unchanged.calibration, mode).threshold for mode in ("given", "ranked", "searched")] == [0.0] * 3
 
 
 class ByQuestion:
@@ -625,6 +648,9 @@ def test_arguments_that_do_not_go_together_are_refused(tmp_path):
     for reader in (None, Words(), Echo()):
         with pytest.raises(InputError, match="is not such a one"):
             Answerer(None, reader, template=template)
+    with pytest.raises(InputError, match="A calibration is for spans, and 'echo' writes"):
+        Answerer(None, Echo(), calibration=Calibration())
+    assert Answerer(None, Echo(), calibration=Calibration(), mode="auto").calibration == Calibration()
     remote = Answerer(None, "openai:m@http://host", template=template).reader
     assert remote.template is template
 
@@ -653,7 +679,7 @@ def test_without_a_retriever_only_reading_is_possible():
         Answerer(None, Words()).answer("who?")
 
 
-@pytest.mark.parametrize("threshold", [-0.1, 1.1, math.nan])
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, math.nan, "high", [0.5]])
 def test_a_threshold_is_a_probability(threshold):
     with pytest.raises(InputError, match="between 0 and 1"):
         Answerer(None, Words(), threshold=threshold)
@@ -673,6 +699,23 @@ def test_a_span_outside_of_the_texts_is_refused(span):
     reader.read = lambda question, texts: [span]
     with pytest.raises(ModelError, match="Reader 'words' returned Span"):
         Answerer(None, reader).read("who?", ["text"])
+
+
+@pytest.mark.parametrize(
+    "returned", [None, 7, [None], [(0, 0, 1)], [("0", 0, 1, 0.5)], [(0, 0.0, 1.0, 0.5)], [(0, 0, 1, None)], "spans"]
+)
+def test_what_is_no_list_of_spans_is_refused(returned):
+    reader = Words()
+    reader.read = lambda question, texts: returned
+    named = re.escape(f"Reader 'words' returned {returned!r}, which is no list of spans: ")
+    with pytest.raises(ModelError, match=named):
+        Answerer(None, reader).read("who?", ["text"])
+
+
+def test_offsets_of_numpy_are_whole_numbers():
+    reader = Words()
+    reader.read = lambda question, texts: [(np.int64(0), np.int32(1), np.uint8(3), np.float32(0.5))]
+    assert Answerer(None, reader).read("who?", ["text"]).text == "ex"
 
 
 def test_what_cannot_read_is_refused(tmp_path):

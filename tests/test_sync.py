@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import math
 import os
 import signal
 import subprocess
@@ -17,6 +19,8 @@ from toy import WordEncoder
 import semsearch
 from semsearch import parsing
 from semsearch.errors import InputError
+from semsearch.formats import Extracted
+from semsearch.loading import LOADERS
 
 
 @pytest.fixture
@@ -153,6 +157,18 @@ def test_a_rename_embeds_nothing(index: semsearch.Index, folder: Path, encoder: 
     assert index.check().ok
 
 
+@pytest.mark.parametrize(("before", "after"), [("a.csv.gz", "a.txt.gz"), ("a.txt.gz", "a.md.gz")])
+def test_a_new_suffix_below_gz_is_read_anew(index: semsearch.Index, folder: Path, before: str, after: str) -> None:
+    (folder / before).write_bytes(gzip.compress(b"# name,fee\nbook,10\n"))
+    index.sync(folder)
+    (folder / before).rename(folder / after)
+    assert counts(index.sync(folder)) == (1, 0, 1, 3, 0)
+    document = index.get(after)
+    assert document is not None
+    assert document.text == "# name,fee\nbook,10\n"
+    assert document.metadata["suffix"] == after[1:-3]
+
+
 def test_a_copy_is_not_a_rename(index: semsearch.Index, folder: Path, encoder: WordEncoder) -> None:
     index.sync(folder)
     encoder.encoded.clear()
@@ -214,6 +230,23 @@ def test_the_parent_of_a_known_root(index: semsearch.Index, folder: Path) -> Non
     assert ids(index) == ["folder/fees.md", "folder/hours.txt", "rooms.txt"]
     (folder / "sub" / "rooms.txt").unlink()
     assert index.sync(folder).removed == 1
+
+
+def test_two_roots_that_would_give_one_id(index: semsearch.Index, tmp_path: Path) -> None:
+    """New in the same batch: the first one has the id, and the other one is told."""
+    outer, inner = tmp_path / "r", tmp_path / "r" / "sub" / "docs"
+    (inner / "r").mkdir(parents=True)
+    index.sync(inner)  # with the prefix ""
+    index.sync(outer)  # with the prefix "r/"
+    (inner / "r" / "y.txt").write_text("The inner zebra.")
+    (outer / "y.txt").write_text("The outer giraffe.")
+    for added, unchanged in ((1, 0), (0, 1)):
+        report = index.sync(outer)
+        assert counts(report) == (added, 0, 0, unchanged, 1)
+        assert report.failures[0][0] == str(outer / "y.txt")
+        assert "'r/y.txt' is taken" in report.failures[0][1]
+        assert (found(index, "zebra"), found(index, "giraffe")) == (["r/y.txt"], [])
+    assert index.check().ok
 
 
 def test_a_pattern_removes_nothing(index: semsearch.Index, folder: Path) -> None:
@@ -337,6 +370,32 @@ def test_bad_files_have_a_reason_and_stop_nothing(index: semsearch.Index, folder
     assert "damaged.pdf" not in reads  # the reason is remembered
     (folder / "strange.txt").write_text("Not strange any more.")
     assert counts(index.sync(folder)) == (1, 0, 0, 4, 2)
+
+
+def test_a_document_that_cannot_be_stored_stops_nothing(
+    index: semsearch.Index, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """P17: a loader of the user's own, and metadata that JSON has no form for."""
+    metadata = {".one": math.nan, ".two": {1, 2}}
+
+    def loader(suffix: str) -> None:
+        monkeypatch.setitem(LOADERS, suffix, lambda data: Extracted("some zebra", "", {"x": metadata[suffix]}))
+
+    for suffix in metadata:
+        loader(suffix)
+        (folder / f"a{suffix}").write_text("x")
+    time.sleep(0.03)
+    for expected in ((3, 0, 0, 0, 2), (0, 0, 0, 3, 2)):
+        report = index.sync(folder)
+        assert counts(report) == expected
+        assert [path for path, _ in report.failures] == [str(folder / "a.one"), str(folder / "a.two")]
+        assert all("cannot be stored as JSON" in reason for _, reason in report.failures)
+    metadata.update({".one": 1, ".two": 2})  # the loader is mended: the files are tried again
+    assert counts(index.sync(folder)) == (2, 0, 0, 3, 0)
+    metadata[".one"] = math.nan
+    (folder / "a.one").write_text("other bytes, the same text")
+    assert counts(index.sync(folder)) == (0, 0, 0, 4, 1)
+    assert found(index, "zebra") == ["a.one", "a.two"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
