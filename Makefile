@@ -91,7 +91,7 @@ integrations: $(VENV)/.integrations
 	@echo "==> the adapters"
 	$(VENV)/integrations/bin/python -m pytest tests/integrations
 
-# What runs past one machine, on each engine that can be had here: tests/engines/lanes.py says which. Their packages live
+# What runs past one machine, on each engine that runs on one machine: tests/engines/lanes.py says which. Their packages live
 # in an environment on top of the first, and so do the servers, which are started on 127.0.0.1 and ended by the tests.
 $(VENV)/.engines: pyproject.toml constraints.txt | $(VENV)/.dev
 	@echo "==> installing the engines that an index can live in"

@@ -46,6 +46,13 @@ def test_every_class_of_errors_has_its_cause_and_cure() -> None:
     assert set(make_errors.classes()) == set(make_errors.ABOUT)
 
 
+def test_the_page_on_how_it_works_names_every_module() -> None:
+    package = ROOT / "semsearch"
+    modules = {path.stem for path in [*package.glob("*.py"), *package.glob("engines/*.py")]} - {"__init__"}
+    named = set(re.findall(r"`(\w+)`", (DOCS / "how-it-works.md").read_text(encoding="utf-8")))
+    assert {name for name in modules - named if not name.startswith("milvus_")} == set()
+
+
 @pytest.mark.parametrize("page", sorted([ROOT / "README.md", *DOCS.glob("*.md")]), ids=lambda page: page.name)
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
