@@ -157,12 +157,13 @@ class EngineIndex(Index):
         """By the texts that are there, few or it would be settled, and the first that come; and what to remember."""
         there = (entry.document.text for _, entry in writer.engine.scan("", TEXTS))
         found = detect(chain(there, texts))
-        language = found.instead_of(self._analyzer.language)
-        if language != self._analyzer.language:
-            self._analyzer = get_analyzer(language)
-            writer.analyze_again(self._analyzer)
-        remember = {"language": self._analyzer.language, "language_settled": found.settled}
-        return self._analyzer, EngineLegs(), remember
+        analyzer = self._analyzer
+        language = found.instead_of(analyzer.language)
+        if language != analyzer.language:
+            # Until this is committed, a search of another thread goes on with the language that is.
+            self._analyzer = analyzer = get_analyzer(language)
+            writer.analyze_again(analyzer)
+        return analyzer, EngineLegs(), {"language": language, "language_settled": found.settled}
 
     # -- writing -----------------------------------------------------------------------------------------------------
 

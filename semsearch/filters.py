@@ -14,6 +14,7 @@ own, unless its metadata has such a key.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -80,15 +81,20 @@ def unpack(value: str | bytes) -> str:
 def fields(metadata: Mapping[str, Any]) -> Iterator[tuple[str | bytes, str, Atom]]:
     """The rows (name, kind, value) that make `metadata` searchable by `compile_where`."""
     # Without recursion: metadata may be nested as deeply as JSON allows.
-    waiting: list[tuple[str, Any]] = [(f"{key}", value) for key, value in metadata.items()]
+    waiting: list[tuple[str, Any]] = [(_key(key), value) for key, value in metadata.items()]
     while waiting:
         name, value = waiting.pop()
         if isinstance(value, Mapping):
-            waiting += [(f"{name}.{key}", inner) for key, inner in value.items()]
+            waiting += [(f"{name}.{_key(key)}", inner) for key, inner in value.items()]
         elif isinstance(value, (list, tuple)):
             waiting += [(name, element) for element in value]
         else:
             yield (pack(name), *_atom(name, value))
+
+
+def _key(key: Any) -> str:
+    """A key as it is called when metadata was JSON: True is "true"."""
+    return str.__str__(key) if isinstance(key, str) else json.dumps(key)
 
 
 def _atom(name: str, value: Any) -> tuple[str, Atom]:

@@ -115,6 +115,7 @@ class Index(Corpus):
         self._encoder: Encoder | None = None
         self._mutex = threading.RLock()
         self._legs: Legs | None = None
+        self._is_ahead = False  # whether the analyzer is of a language that is told and not yet committed
         self._answerer: Answerer | None = None
         self._store = Store(self.path, read_only=read_only, create=create, timeout=timeout)
         watch(self)
@@ -236,7 +237,7 @@ class Index(Corpus):
         with self._store.writing() as writer:
             self._settle(writer, encoder)
             with self._mutex:
-                legs = self._legs_for_writing(writer)
+                legs = _begun(self._legs_for(writer), writer)
             batch = Batch(writer, encoder, self._analyzer, legs, self._mutex)
             if self._is_undecided(writer):
                 batch.choose = partial(self._choose_language, writer)
@@ -244,18 +245,13 @@ class Index(Corpus):
                 yield batch
             except BaseException:
                 with self._mutex:
-                    self._follow(writer)  # a choice that was not committed is none
+                    self._is_ahead = False  # a choice that was not committed is none
+                    self._follow(writer)
                 raise
             with self._mutex:
                 legs = self._legs_for(writer)
                 if legs.is_stale(writer):
                     self._publish(writer, legs)
-
-    def _legs_for_writing(self, writer: Writer) -> Legs:
-        legs = self._legs_for(writer)
-        if not writer.last_passage():
-            legs.start_empty(writer.generation())
-        return legs
 
     def _is_undecided(self, view: View) -> bool:
         """Whether the language is still to be told from the texts; an index of an earlier release has one for good."""
@@ -267,15 +263,19 @@ class Index(Corpus):
         language = found.instead_of(self._analyzer.language)  # a new index begins with English
         with self._mutex:
             if language != self._analyzer.language:
-                self._analyzer, self._legs = get_analyzer(language), None
-            legs = self._legs_for_writing(writer)
-        return self._analyzer, legs, {"language": language, "language_settled": found.settled}
+                self._analyzer, self._legs, self._is_ahead = get_analyzer(language), None, True
+            legs = _begun(self._legs_for(writer), writer)
+            return self._analyzer, legs, {"language": language, "language_settled": found.settled}
 
     def _follow(self, view: View) -> None:
         """Take over the language that another process told from the texts since this one opened the index."""
         language = view.meta("language")
-        if self._analyzer_given is None and language not in (None, self._analyzer.language):
-            self._analyzer, self._legs = get_analyzer(language), None
+        if language == self._analyzer.language:
+            self._is_ahead = False
+        elif language is not None and not self._is_ahead:
+            self._legs = None  # an analyzer that was given does not fit any more, which is told when they are made
+            if self._analyzer_given is None:
+                self._analyzer = get_analyzer(language)
 
     def _settle(self, writer: Writer, encoder: Encoder) -> None:
         """Bind a new index to its models; another process may have done so first."""
@@ -323,8 +323,6 @@ class Index(Corpus):
     def snapshot(self) -> Iterator[Snapshot]:
         """One whole generation to search in, the last one at the time the block starts."""
         with self._mutex, self._store.reading() as view:
-            if self._legs is None:
-                self._follow(view)
             yield Snapshot(view, self._legs_for(view), self._analyzer)
 
     def encode_queries(self, queries: Sequence[str]) -> np.ndarray:
@@ -339,6 +337,7 @@ class Index(Corpus):
         return vectors
 
     def _legs_for(self, view: View) -> Legs:
+        self._follow(view)
         if self._legs is None:
             encoder = view.meta("encoder")
             if encoder is not None:
@@ -482,7 +481,7 @@ class Index(Corpus):
                 self._legs = None  # before the others are read: there is no need for room for both
                 yield self._legs_for(view)
 
-            self._follow(view)
+            self._follow(view)  # before the legs in memory are looked at
             yield view, each()
 
     def _publish_afresh(self, writer: Writer) -> None:
@@ -540,6 +539,13 @@ class Index(Corpus):
     def _forked(self) -> None:
         self._mutex = threading.RLock()  # another thread of the parent may have held it
         self._store.abandon()
+
+
+def _begun(legs: Legs, writer: Writer) -> Legs:
+    """The legs; those of an index that never had a passage begin empty."""
+    if not writer.last_passage():
+        legs.start_empty(writer.generation())
+    return legs
 
 
 def checked_id(id: Any) -> str:

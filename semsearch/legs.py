@@ -163,6 +163,7 @@ class Legs:
             ),
         }
         self._legs: dict[str, _Leg[Any]] = {}
+        self._view: View | None = None  # the last one that a leg was asked through
 
     def dense(self, view: View) -> DenseIndex:
         """The dense leg at the view's generation."""
@@ -202,6 +203,9 @@ class Legs:
         return question(self._at(view, name))
 
     def _at(self, view: View, name: str) -> Any:
+        if self._view is not None and self._view.is_outdated:
+            self._legs.clear()  # they may be made of two states at once
+        self._view = view
         leg = self._legs.pop(name, None)  # an interruption on the way must not leave half a leg
         if leg is not None and leg.generation and view.token(leg.generation) is None:
             leg = None  # the database no longer remembers what changed since
@@ -281,8 +285,8 @@ class Legs:
                 return None
             try:
                 structure = self._kinds[name].load(_stem(manifest), _files_of(manifest, name))
-                generation = int(manifest["generation"])
-                return structure and _Leg(structure, generation, int(manifest["last_passage"]), generation)
+                generation, last = int(manifest["generation"]), int(manifest["last_passage"])
+                return None if structure is None else _Leg(structure, generation, last, generation)
             except Exception as error:  # whatever a damaged file makes a parser raise: the leg is derived
                 reason = error
             if self._manifest(view) == manifest:  # not replaced meanwhile

@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from semsearch.blocks import DamagedCacheError, is_sound
-from semsearch.errors import StorageError
 
 __all__ = ["SAMPLE", "Setting", "Sieve", "bits_of", "sample_size", "setting_for"]
 
@@ -156,13 +155,13 @@ class Sieve:
     # -- on disk -----------------------------------------------------------------------------------------------------
 
     def save(self, path: Path) -> None:
-        """Write the codes into a file of FAISS's; raises StorageError if it cannot be."""
+        """Write the codes into a file of FAISS's; raises OSError if it cannot be."""
         faiss = _faiss()
 
         try:
             faiss.write_index(self.index, os.fspath(path))
         except RuntimeError as error:
-            raise StorageError(f"{path} cannot be written ({error}).") from error
+            raise OSError(f"{path} cannot be written ({error})") from error
 
     def describe(self) -> dict[str, Any]:
         """What is needed to open it again, as JSON takes it."""

@@ -1,7 +1,7 @@
 """SQLite: documents, passages, vectors, metadata and what is known of synced files. The only source of truth.
 
 Only the holder of the writer lock opens the database for writing, and so only he checkpoints. Everybody else reads
-through `mode=ro` connections, which see one whole generation at a time.
+through `mode=ro` connections, which see one whole generation at a time; `Store._is_still` says when that cannot be.
 """
 
 from __future__ import annotations
@@ -87,6 +87,11 @@ def _translation(error: sqlite3.Error | UnicodeDecodeError, location: Path) -> E
         )
     if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return IndexLockedError(str(location), None, None, 0.0)
+    if primary == sqlite3.SQLITE_CANTOPEN and _is_log_out_of_reach(location):
+        return StorageError(
+            f"{location} cannot be written by this user, and so its last commits, in index.db-wal, cannot be read. "
+            "Open it once where it can be written, or copy the folder to a place that can be."
+        )
     if primary == sqlite3.SQLITE_READONLY:
         return ReadOnlyIndexError(f"{location} cannot be written ({error}).")
     if primary == sqlite3.SQLITE_TOOBIG or isinstance(error, sqlite3.DataError):
@@ -103,6 +108,11 @@ def _is_no_text(error: Exception) -> bool:
 def _is_no_schema(error: Exception) -> bool:
     # Our statements fit our schema: where they do not, the schema is what was damaged.
     return str(error).startswith(("no such column", "no such table", "unsupported file format"))
+
+
+def _is_log_out_of_reach(location: Path) -> bool:
+    # To read the log SQLite needs its index, index.db-shm, or has to make it.
+    return _has_content(location / "index.db-wal") and not os.access(location, os.W_OK)
 
 
 def _no_room(location: Path) -> bool:
@@ -145,6 +155,22 @@ class _Connection(sqlite3.Connection):
     """
 
     location: Path
+    stamp: tuple[int, ...] | None = None  # of index.db, where it was opened as a file that nobody changes
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether somebody changed that file all the same: what is read then may be of two states at once."""
+        return self.stamp is not None and self.stamp != _stamp(self.location)
+
+    def refuse_outdated(self) -> None:
+        """Raise StorageError for what was read while the file changed."""
+        if self.is_outdated:
+            raise StorageError(f"{self.location} was changed by another user while it was read. Do the same once more.")
+
+    def backup(self, *arguments: Any, **options: Any) -> None:
+        """As ever, but no copy of two states at once."""
+        super().backup(*arguments, **options)
+        self.refuse_outdated()
 
     @_translating
     def cursor(self, factory: Any = _Cursor) -> Any:
@@ -167,7 +193,7 @@ class Store:
         self.path: Path = folder / "index.db"
         self.read_only = read_only
         self.timeout = timeout
-        self._reader: sqlite3.Connection | None = None
+        self._reader: _Connection | None = None
         self._closed = False
         self._wrote = False
         with translated(folder):
@@ -213,7 +239,7 @@ class Store:
             draft.replace(self.path)
             flushed(self.folder)
 
-    def _connect(self, mode: str) -> sqlite3.Connection:
+    def _connect(self, mode: str) -> _Connection:
         location = quote(os.fsencode(self.path.absolute()))
         connection = sqlite3.connect(
             f"file:{location}?{mode_query(mode)}",
@@ -294,16 +320,39 @@ class Store:
         if self._closed:
             raise ClosedIndexError(f"The index {self.folder} was closed. Open it again.")
 
-    def _reading(self) -> sqlite3.Connection:
+    def _reading(self) -> _Connection:
         self._refuse_closed()
+        if self._reader is not None and self._is_left_behind(self._reader):
+            self._reader.close()
+            self._reader = None
         if self._reader is None:
-            self._reader = self._connect("immutable" if self._on_read_only_media() else "ro")
+            self._reader = self._connect_to_read()
         return self._reader
 
-    def _on_read_only_media(self) -> bool:
-        # immutable=1 makes SQLite skip locks and the WAL: only where nobody can write and no WAL waits to be read.
-        wal = self.path.with_name("index.db-wal")
-        return not os.access(self.folder, os.W_OK) and not (wal.exists() and wal.stat().st_size > 0)
+    def _connect_to_read(self) -> _Connection:
+        stamp = _stamp(self.folder)  # before anything is looked at: what changes from here on is noticed
+        if not self._is_still():
+            return self._connect("ro")
+        connection = self._connect("immutable")
+        connection.stamp = stamp
+        return connection
+
+    def _is_left_behind(self, reader: _Connection) -> bool:
+        if reader.stamp is None or reader.in_transaction:
+            return False
+        return reader.is_outdated or not self._is_still()
+
+    def _is_still(self) -> bool:
+        """Whether the database is to be read as a file that nobody changes, without locks and log (immutable=1).
+
+        That is so on read-only media; but a user who cannot write the folder needs it too, as long as nobody writes:
+        SQLite reads with locks only where both files beside the database are there or can be made. For him the file
+        does change, when the log moves into it: its stamp is compared before and after each reading.
+        """
+        if os.access(self.folder, os.W_OK):
+            return False
+        log, shared = (self.path.with_name(f"index.db-{name}") for name in ("wal", "shm"))
+        return not _has_content(log) and not (log.exists() and shared.exists())
 
     @contextmanager
     def reading(self) -> Iterator[View]:
@@ -316,10 +365,9 @@ class Store:
         if connection.in_transaction:
             yield View(connection)
             return
-        connection.execute("BEGIN")
         try:
-            self._same_format(connection)
-            yield View(connection)
+            with self._generation(connection) as view:
+                yield view
         finally:
             connection.rollback()
 
@@ -328,13 +376,23 @@ class Store:
         """A View of one generation on a connection of its own: a long reading holds nobody up, and needs no mutex."""
         self._refuse_closed()
         with translated(self.folder):
-            connection = self._connect("immutable" if self._on_read_only_media() else "ro")
+            connection = self._connect_to_read()
+        try:
+            with self._generation(connection) as view:
+                yield view
+        finally:
+            connection.close()
+
+    @contextmanager
+    def _generation(self, connection: _Connection) -> Iterator[View]:
         try:
             connection.execute("BEGIN")
             self._same_format(connection)
             yield View(connection)
-        finally:
-            connection.close()
+        except Exception:  # which may come of two states at once
+            connection.refuse_outdated()
+            raise
+        connection.refuse_outdated()
 
     @contextmanager
     def writing(self) -> Iterator[Writer]:
@@ -399,6 +457,14 @@ def _has_content(path: Path) -> bool:
     with suppress(FileNotFoundError, NotADirectoryError):
         return path.stat().st_size > 0
     return False
+
+
+def _stamp(folder: Path) -> tuple[int, ...]:
+    """What is another number when index.db was written or replaced; () where it is gone."""
+    with suppress(OSError):
+        found = (folder / "index.db").stat()
+        return found.st_ino, found.st_size, found.st_mtime_ns
+    return ()
 
 
 _abandoned: list[sqlite3.Connection] = []

@@ -276,9 +276,19 @@ def _sealed(document: Document) -> tuple[Any, ...]:
     return (*row, seal(*row))
 
 
+_plain = json.JSONEncoder(ensure_ascii=False).encode
+
+
 def dump_metadata(document: Document) -> str:
-    """Metadata as JSON; raises InputError where JSON has no form for it."""
+    """Metadata as JSON; raises InputError where JSON has no form for it, or one that would be read as less."""
     try:
-        return json.dumps(dict(document.metadata), allow_nan=False)
+        metadata = dict(document.metadata)
+        text = json.dumps(metadata, allow_nan=False)
+        if _plain(json.loads(text)) != _plain(metadata):
+            raise ValueError(
+                "JSON makes one key of two such as 1 and '1', and one character of two lone surrogates such as "
+                "'\\ud83d\\ude00'"
+            )
+        return text
     except (TypeError, ValueError, RecursionError) as error:
         raise unstorable(document.id, error) from None

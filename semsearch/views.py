@@ -105,6 +105,11 @@ class View:
         """The connection that is looked through, for what is no query of ours."""
         return self._connection
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the file changed under a connection that reads without locks: see `Store.reading`."""
+        return bool(getattr(self._connection, "is_outdated", False))
+
     def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> sqlite3.Cursor:
         return self._connection.execute(sql, parameters)
 
@@ -166,8 +171,9 @@ class View:
 
     def has_prefix(self, prefix: str) -> bool:
         """Whether any document's id starts with `prefix`."""
-        sql = "SELECT 1 FROM documents WHERE substr(id, 1, ?) = ? LIMIT 1"
-        return self._rows(sql, (len(prefix), pack(prefix))).fetchone() is not None
+        start = prefix.encode("utf-8", "surrogatepass")  # as bytes: an id is text or bytes, see `filters.pack`
+        sql = "SELECT 1 FROM documents WHERE substr(CAST(id AS BLOB), 1, ?) = ? LIMIT 1"
+        return self._rows(sql, (len(start), start)).fetchone() is not None
 
     @_sound()
     def documents(self, after: int, limit: int, where: Where | Condition | None = None) -> list[tuple[int, Document]]:

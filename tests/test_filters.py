@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -168,6 +169,16 @@ def test_pack_returns_every_string(text: str) -> None:
     (value,) = connection.execute("SELECT ?", (pack(text),)).fetchone()
     connection.close()
     assert unpack(value) == text
+
+
+def test_keys_are_called_as_in_json() -> None:
+    class Key(str, Enum):  # noqa: UP042 - its format is not its value
+        A = "a"
+
+    metadata = {True: 1, None: 2, 1.5: {7: 3, Key.A: 4}}
+    rows = [("true", "n", 1), ("null", "n", 2), ("1.5.7", "n", 3), ("1.5.a", "n", 4)]
+    assert sorted(map(str, fields(metadata))) == sorted(map(str, rows))  # type: ignore[arg-type]
+    assert set(fields(json.loads(json.dumps(metadata)))) == set(rows)
 
 
 def test_metadata_that_has_no_form() -> None:

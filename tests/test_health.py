@@ -23,6 +23,7 @@ import semsearch
 from semsearch.errors import (
     ClosedIndexError,
     CorruptIndexError,
+    InputError,
     ReadOnlyIndexError,
     SemsearchError,
     StorageError,
@@ -85,6 +86,25 @@ def test_a_sound_index(path: Path) -> None:
     assert str(report) == "ok: 6 documents, 6 passages"
     repaired = checked(path, repair=True)
     assert (repaired.ok, repaired.repaired) == (True, ())
+
+
+def test_metadata_is_filtered_by_what_json_keeps_of_it(tmp_path: Path) -> None:
+    with opened(tmp_path / "index") as index:
+        index.add({"id": "a", "text": "late fees", "metadata": {True: "v", None: {1: 2}, "lone": "\ud83d \ude00"}})
+        assert index.check().ok
+        document = index.get("a")
+        assert document is not None
+        assert document.metadata == {"true": "v", "null": {"1": 2}, "lone": "\ud83d \ude00"}
+        wheres: list[dict[str, Any]] = [{"true": "v"}, {"null.1": 2}, {"lone": "\ud83d \ude00"}, {"True": "v"}]
+        assert [len(index.search("late fees", where=where)) for where in wheres] == [1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("metadata", [{"x": "\ud83d\ude00"}, {"\ud83d\ude00": 1}, {"x": [{1: "a", "1": "b"}]}])
+def test_metadata_that_json_would_not_keep_is_refused(tmp_path: Path, metadata: dict[str, Any]) -> None:
+    with opened(tmp_path / "index") as index:
+        with pytest.raises(InputError, match=r"metadata of document 'a' .*one key of two.* two lone surrogates"):
+            index.add({"id": "a", "text": "late fees", "metadata": metadata})
+        assert index.add({"id": "a", "text": "late fees", "metadata": {"x": "\U0001f600"}}).added == 1
 
 
 def test_a_new_index(tmp_path: Path) -> None:

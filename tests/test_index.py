@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 import math
 import multiprocessing
 import os
+import pickle
 import sqlite3
 import subprocess
 import sys
@@ -130,6 +133,41 @@ def test_items_that_cannot_be_used(tmp_path: Path, item: Any, message: str) -> N
             index.add([item])
         assert [document.id for document in index.documents()] == ["fees"]
         assert index.check().ok
+
+
+class NarrowEncoder(WordEncoder):
+    """Takes a few words besides two special tokens."""
+
+    def __init__(self, max_tokens: int) -> None:
+        super().__init__()
+        self.max_tokens = max_tokens
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return [2 + len(text.split()) for text in texts]
+
+
+def test_a_title_that_leaves_no_room_for_text_is_cut(tmp_path: Path) -> None:
+    """Twelve words and two special tokens are more than 8. Half of a passage is 4: two words beside these."""
+    document = semsearch.Document("a", "one two three four five six seven eight", "aa bb cc dd ee ff gg hh ii jj kk ll")
+    with semsearch.Index(tmp_path / "index", encoder=NarrowEncoder(8)) as index:
+        report = index.add([("b", "before"), document, ("c", "behind")])
+        assert (report.added, report.notes) == (3, (("a", "the title was cut to 'aa bb': it left no room for text"),))
+        assert index.get("a") == dataclasses.replace(document, title="aa bb")
+        hits = semsearch.Retriever(index, mode="lexical").search("three aa")
+        assert sorted(hit.passage.text for hit in hits) == ["five six seven eight", "one two three four"]
+        assert all(document.text[hit.passage.start : hit.passage.end] == hit.passage.text for hit in hits)
+        assert index.check().ok
+        assert index.add([document]).unchanged == 1
+        whole = dataclasses.replace(document, title="aa bb cc dd ee")  # one token is left: as it is
+        assert index.add([whole]).notes == ()
+        assert index.get("a") == whole
+
+
+def test_a_document_without_room_is_named(tmp_path: Path) -> None:
+    with semsearch.Index(tmp_path / "index", encoder=NarrowEncoder(2)) as index:
+        with pytest.raises(InputError, match="The document 'a' cannot be cut into passages: max_tokens=2 leaves no ro"):
+            index.add([{"id": "a", "text": "some words", "title": "A title"}])
+        assert len(index) == 0
 
 
 def test_an_empty_document_is_accepted(tmp_path: Path) -> None:
@@ -320,6 +358,21 @@ def test_a_fusion_of_ones_own(index: semsearch.Index) -> None:
         semsearch.Retriever(index, fusion=lambda rankings, *, k: [(999, 1.0)]).search("late")
 
 
+@pytest.mark.parametrize(
+    ("fusion", "message"),
+    [
+        (lambda rankings, *, k: None, "<lambda> at .*> returned None, not pairs"),
+        (lambda rankings, *, k: [id for id, _ in rankings["dense"]], r"returned \[\d, \d, \d\], not pairs"),
+        (lambda rankings, *, k: [(str(id), score) for id, score in rankings["dense"]], "not pairs"),
+        (lambda rankings, *, k: rankings["dense"] * 2, "returned a passage more than once"),
+        (lambda rankings, *, k: [(id, math.nan) for id, _ in rankings["dense"]], "the score nan for passage"),
+    ],
+)
+def test_a_fusion_that_returns_no_ranking(index: semsearch.Index, fusion: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        semsearch.Retriever(index, fusion=fusion).search("late")
+
+
 def test_a_fusion_may_use_the_index(index: semsearch.Index) -> None:
     def only_short(rankings: Any, *, k: int) -> list[tuple[int, float]]:
         with index.snapshot() as snapshot:
@@ -338,6 +391,21 @@ def test_a_reranker_has_the_last_word(index: semsearch.Index) -> None:
     assert hits[1].sources["rerank"] == (2, float(len(HOURS[1])))
     with pytest.raises(InputError, match="1 scores for 3 passages"):
         semsearch.Retriever(index, reranker=lambda query, passages: [1.0]).search("late fees")
+    lazy = semsearch.Retriever(index, reranker=lambda query, passages: (len(each.text) for each in passages))
+    assert lazy.search("late fees", k=2) == hits
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (None, "<lambda> at .*> gave None, not a number for each passage"),
+        (["high"] * 3, r"gave \['high', 'high', 'high'\], not a number"),
+        ([1.0, math.nan, 0.5], r"not finite: \[1.0, nan, 0.5\]"),
+    ],
+)
+def test_a_reranker_that_gives_no_scores(index: semsearch.Index, scores: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        semsearch.Retriever(index, reranker=lambda query, passages: scores).search("late fees")
 
 
 def test_a_hit_explains_itself(tmp_path: Path) -> None:
@@ -351,6 +419,22 @@ def test_a_hit_explains_itself(tmp_path: Path) -> None:
         assert all(hit.passage.text[start:end] == token for token, start, end, _ in why.tokens)
     with pytest.raises(InputError, match="not made by a search"):
         semsearch.Hit(hit.passage, 1.0, 1).why()
+
+
+def test_a_hit_can_be_copied_and_pickled(index: semsearch.Index) -> None:
+    hits = index.search("late fees")
+    answer = semsearch.Answer("twenty", 0.9, hits[0], 14, 20, (semsearch.Answer("cents", 0.1, hits[1]),))
+    copied, again = copy.deepcopy((hits, answer))
+    assert (copied, again) == (hits, answer)
+    assert copied[0].why() == again.hit.why() == hits[0].why()
+    assert dataclasses.asdict(answer)["hit"]["passage"]["text"] == FEES[1]
+    for _ in range(2):
+        hits, answer = pickle.loads(pickle.dumps((hits, answer)))  # noqa: S301
+        assert copied == hits
+        assert again == answer
+        for hit in (hits[0], answer.hit):
+            with pytest.raises(InputError, match=r"was pickled, so its index is not at hand\. Search again"):
+                hit.why()
 
 
 # -- opening -----------------------------------------------------------------------------------------------------------
@@ -934,6 +1018,96 @@ def test_a_cache_from_before_the_language_was_told_is_no_damage(
     with opened(tmp_path / "index") as index:
         assert index.check().ok
         assert set(found(index, "Buch", mode="lexical")) == {"long"}  # Snowball: Bücher and Buch have the stem buch
+
+
+GERMAN = [
+    (f"d{number}", f"Die Bücher der Bibliothek {number} sind für alle, und es ist nicht zu spät, sie zu lesen. " * 3)
+    for number in range(30)
+]
+
+
+def test_who_is_open_follows_the_language_that_another_process_tells(tmp_path: Path) -> None:
+    """P3, P9: whether he searched before or not, and whatever he does first."""
+    path, german = tmp_path / "index", {id for id, _ in GERMAN}
+
+    def books(index: semsearch.Index) -> set[str]:
+        return set(found(index, "Buch", k=50, mode="lexical"))  # Snowball: Bücher and Buch have the stem buch
+
+    with opened(path) as writer:
+        writer.add([("short", "apple"), ("other", "pear")])
+        searched, removing, optimizing = (opened(path) for _ in range(3))
+        given = opened(path, analyzer="english")
+        assert books(searched) == books(given) == set()
+        assert found(optimizing, "apple", mode="lexical") == ["short"]
+        writer.add(GERMAN)
+        assert (writer.info()["language"], searched.analyzer.language) == ("german", "english")
+        assert books(searched) == german
+        manifest = path / "cache" / "CURRENT.json"
+        optimizing.optimize()
+        written = json.loads(manifest.read_bytes())["identity"]
+        writer.optimize()
+        assert json.loads(manifest.read_bytes())["identity"] == written
+        assert removing.remove("other") == 1
+        for index in (removing, optimizing, writer):
+            assert (index.analyzer.language, books(index)) == ("german", german)
+            assert index.check().ok
+        with pytest.raises(IndexMismatchError, match="'german'"):
+            books(given)
+        for index in (searched, removing, optimizing, given):
+            index.close()
+
+
+def test_a_search_while_the_language_is_told_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The legs that the batch fills are those of the index afterwards; they are not made twice."""
+    made: list[str] = []
+    legs_of = semsearch.index.legs_of
+
+    class Asking(WordEncoder):
+        def encode(self, texts: Sequence[str], *, kind: str = "passage") -> np.ndarray:
+            if kind == "passage":  # as another thread would
+                assert found(index, "w1", mode="lexical") == ["short"]
+            return super().encode(texts, kind=kind)
+
+    with opened(tmp_path / "index") as first:
+        first.add([("short", "w1 w2 w3")])
+
+    def noted(*given: Any, **how: Any) -> semsearch.legs.Legs:
+        made.append(given[2].language)
+        return legs_of(*given, **how)
+
+    monkeypatch.setattr(semsearch.index, "legs_of", noted)
+    with semsearch.Index(tmp_path / "index", encoder=Asking()) as index:
+        index.add(GERMAN)
+        assert len(found(index, "Buch", k=50, mode="lexical")) == 30
+        assert made == ["english", "german"]
+        assert index.check().ok
+
+
+def test_a_dense_leg_without_vectors_is_read_like_any_other(tmp_path: Path) -> None:
+    class Zero(WordEncoder):
+        def encode(self, texts: Sequence[str], *, kind: str = "passage") -> np.ndarray:
+            return super().encode(texts, kind=kind) * (kind == "query")
+
+    with semsearch.Index(tmp_path / "index", encoder=Zero()) as index:
+        index.add([FEES, HOURS])
+        index.optimize()
+    with semsearch.Index(tmp_path / "index", encoder=Zero()) as index:
+        assert found(index, "late fees") == ["fees"]
+        assert index._legs is not None
+        assert index._legs._legs["dense"].origin > 0  # it was read, not built
+        assert found(index, "late fees", mode="dense") == []
+
+
+def test_the_beginning_of_an_id_is_found_whatever_its_bytes(tmp_path: Path) -> None:
+    with opened(tmp_path / "index") as index:
+        index.add(
+            [("caf\udce9/x.txt", "one"), ("caf\udce9-2/\udce9", "two"), ("bücher/x", "three"), ("a\0b/c", "four")]
+        )
+        with index._store.reading() as view:
+            for prefix in ("caf\udce9/", "caf\udce9-2/", "bücher/", "a\0b/", "c"):
+                assert view.has_prefix(prefix)
+            for prefix in ("caf\udce9-3/", "b/", "x", "a\0c", "bücher/x/"):
+                assert not view.has_prefix(prefix)
 
 
 def test_a_filter_of_the_greatest_depth_is_answered(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from semsearch.errors import (
     IndexLockedError,
     IndexMismatchError,
     ModelError,
+    StorageError,
     StorageFullError,
 )
 from semsearch.grounding import cite
@@ -191,6 +192,106 @@ def test_p04_a_second_writer_is_told_who_writes(index: semsearch.Index) -> None:
             assert second.get("slow") is not None
 
 
+READER = """
+    import os, sys, tempfile, semsearch
+    from toy import WordEncoder
+    with tempfile.TemporaryDirectory() as folder:  # import everything
+        with semsearch.Index(folder, encoder=WordEncoder()) as index:
+            index.add("text")
+            index.search("text", where={"a": 1})
+    if os.geteuid() == 0:  # root may write everywhere
+        os.setuid(65534)
+    try:
+        with semsearch.Index(sys.argv[1], encoder=WordEncoder(), read_only=True) as index:
+            for line in sys.stdin:
+                documents = sum(1 for _ in index.documents())
+                print(documents, len(index), len(index.search(line, k=1000, mode="lexical")), flush=True)
+    except semsearch.SemsearchError as error:
+        print(type(error).__name__, error)
+"""
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """Where an index can be that another user may read; not pytest's folder, which nobody else may enter."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder) / "index"
+
+
+def test_p04_a_reader_who_cannot_write_sees_every_commit(shared: Path) -> None:
+    """P3 and P4: he reads without locks as long as nobody writes, and the file changes under him all the same."""
+
+    def asked(query: str) -> list[int]:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        shared.chmod(0o555)  # where this is not root, the reader is the same user
+        child.stdin.write(f"{query}\n")
+        child.stdin.flush()
+        numbers = [int(number) for number in child.stdout.readline().split()]
+        shared.chmod(0o755)
+        return numbers
+
+    with opened(shared) as index:
+        index.add([(f"a{number}", f"alpha {number} " * 40) for number in range(300)])
+    with start_python(READER, shared) as child:
+        assert asked("alpha") == [300, 300, 300]
+        with opened(shared) as index:
+            index.remove([f"a{number}" for number in range(0, 300, 2)])
+            index.add([(f"b{number}", f"beta {number}") for number in range(200)])
+        assert asked("alpha") == [350, 350, 150]
+        assert asked("beta") == [350, 350, 200]
+        with opened(shared) as index:
+            index.remove([f"b{number}" for number in range(100)])
+            assert asked("beta") == [250, 250, 100]
+            index.add([("c", "gamma")])
+            index.optimize()
+            assert asked("gamma") == [251, 251, 1]
+        assert asked("beta") == [251, 251, 100]
+        with opened(shared) as index:
+            index.remove("c")
+        assert asked("gamma") == [250, 250, 0]
+        child.communicate(timeout=60)
+
+
+def test_p04_what_changes_in_the_middle_of_a_reading_without_locks_is_no_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, may_write = tmp_path / "index", [True]
+    monkeypatch.setattr(store.os, "access", lambda *arguments: may_write[0])
+
+    def change(id: str) -> None:
+        may_write[0] = True
+        with opened(path) as writer:
+            writer.remove(["fees", "hours"])
+            writer.add([(id, f"late fees and other text {number} " * 200) for number in range(20)])
+        may_write[0] = False
+
+    def read_meanwhile() -> None:
+        with reader.snapshot() as now:
+            change("new")
+            now.lexical(["late fees"], 10)
+            made.append(now._legs._legs["lexical"])
+
+    with opened(path) as index:
+        index.add(DOCUMENTS)
+    may_write[0] = False
+    made: list[Any] = []
+    with opened(path, read_only=True) as reader:
+        expected = answers(reader)
+        with pytest.raises(StorageError, match="was changed by another user while it was read"):
+            read_meanwhile()
+        assert found(reader, "late fees", k=1, mode="lexical") == ["new"]
+        assert reader._legs is not None
+        assert reader._legs._legs["lexical"] is not made[0]
+        with opened(path, read_only=True) as fresh:
+            assert answers(reader) == answers(fresh) != expected
+        with pytest.raises(StorageError, match="was changed by another user"):
+            reader.backup(tmp_path / "copy", progress=lambda done, total: change(f"at {done}"))
+        assert not (tmp_path / "copy").exists()
+        assert reader.backup(tmp_path / "copy", progress=False).documents == len(list(reader.documents()))
+
+
 def test_p05_a_forked_child_does_not_hang(tmp_path: Path) -> None:
     printed = run_python(
         """
@@ -297,6 +398,34 @@ def test_p08_read_only_media() -> None:
         assert (set(path.rglob("*")), contents(path)) == before
         for each in (path, path / "cache"):
             each.chmod(0o755)
+
+
+def test_p08_a_log_that_cannot_be_read_is_told(shared: Path) -> None:
+    code = """
+        import os, sys, semsearch
+        from toy import WordEncoder
+        semsearch.Index(sys.argv[1], encoder=WordEncoder()).add([("fees", "late fees")])
+        os._exit(0)  # as if killed: the commit is in the log
+    """
+    run_python(code, shared)
+    shared.chmod(0o555)
+    with start_python(READER, shared) as child:
+        assert child.communicate("late\n", timeout=60)[0].split() == ["1", "1", "1"]
+    shared.chmod(0o755)
+    (shared / "index.db-shm").unlink()
+    shared.chmod(0o555)
+    with start_python(READER, shared) as child:
+        output, _ = child.communicate("late\n", timeout=60)
+    shared.chmod(0o755)
+    assert re.match(
+        r"StorageError .*last commits.*index\.db-wal.*Open it once where it can be written, or copy", output
+    )
+    with opened(shared):
+        pass
+    shared.chmod(0o555)
+    with start_python(READER, shared) as child:
+        assert child.communicate("late\n", timeout=60)[0].split() == ["1", "1", "1"]
+    shared.chmod(0o755)
 
 
 def test_p09_another_model_is_refused(index: semsearch.Index) -> None:

@@ -251,7 +251,7 @@ def test_a_damaged_sieve_is_found_when_it_is_used(tmp_path: Path) -> None:
         assert index is not None
         with pytest.raises(DamagedCacheError, match=r"sieve\.faiss"):
             index.search(QUERIES[:1], 3)
-    with pytest.raises(StorageError, match="cannot be written"):
+    with pytest.raises(OSError, match="cannot be written"):
         Sieve.train(VECTORS, 100).save(tmp_path / "missing" / "x")
 
 
@@ -371,6 +371,24 @@ def test_a_cache_that_is_replaced_while_it_is_used(path: Path, caplog: pytest.Lo
             writer.optimize()
             assert ids_of(reader, "something else entirely", k=1) == ["new"]
     assert not caplog.records
+
+
+def test_a_sieve_that_cannot_be_written_is_only_a_warning(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import faiss
+
+    def full(index: Any, path: str) -> None:
+        raise RuntimeError("No space left on device")
+
+    monkeypatch.setattr(faiss, "write_index", full)
+    with opened_index(path, recall=0.9) as index:
+        assert index.add((f"new{i}", text) for i, (_, text) in enumerate(DOCUMENTS[:1200])).added == 1200
+        assert index.remove(["d1"]) == 1
+        assert index.get("d1") is None
+        assert len(index) == 3699
+        assert not (path / "cache" / "CURRENT.json").exists()
+    assert "could not be written" in caplog.text
 
 
 def test_bits() -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -548,6 +548,24 @@ def test_the_language_is_told_from_the_texts(location: str) -> None:
         assert index.analyzer.language == "german"
         index.add([("english", "The fees of the library are paid by the readers and not by the state. " * 5)])
         assert index.info()["language"] == "german"
+
+
+def test_a_search_while_the_language_is_told_leaves_it_as_told(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Asking(EmbeddedEngine):
+        def upsert(self, entries: Sequence[Any]) -> None:
+            super().upsert(entries)
+            if asked:  # as another thread would, while what is there gets its keywords anew
+                asked.append(index.search("short", mode="lexical")[0].passage.document_id)
+
+    with EngineIndex._over(Asking(tmp_path / "index"), encoder=WordEncoder()) as index:
+        index.add([("short", "short w1 w2")])
+        asked.append("from now on")
+        index.add([(f"text {number}", text) for number, text in enumerate(GERMAN)])
+        assert asked[1] == "short"
+        assert len(index.search("Gebühr", mode="lexical")) == 8
+        assert (index.info()["language"], index.analyzer.language) == ("german", "german")
 
 
 @pytest.mark.slow
