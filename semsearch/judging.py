@@ -28,8 +28,8 @@ from semsearch.wording import keys, places
 __all__ = ["Judge", "Signs"]
 
 # Chosen on what --fit prints. Measured on other texts, by words alone and with the judge: of sentences with a word that
-# means something else 2.3% and 81.4% were called unsupported, of statements with a wrong answer 72.4% and 95.5%; of
-# sentences with a synonym 98.2% and 75.2% were called supported, of statements with the right answer 57.7% and 55.7%;
+# means something else 2.3% and 81.3% were called unsupported, of statements with a wrong answer 72.4% and 95.1%; of
+# sentences with a synonym 97.9% and 74.9% were called supported, of statements with the right answer 57.0% and 56.3%;
 # of copies 100% both ways (results/grounding.json).
 NEAR = 0.35  # the least similarity of a missing word to a word of the evidence, by the encoder
 ABOUT = 0.75  # the share of the question's words that a sentence has if it takes up the question
