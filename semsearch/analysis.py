@@ -163,7 +163,7 @@ class Analyzer:
         """The tokens of a passage, in order; a word that has parts comes before them."""
         tokens: list[str] = []
         remembered = self._remembered
-        for word in _words(text.isascii()).findall(text if text.isascii() else _normal(text)):
+        for word in word_pattern(text.isascii()).findall(text if text.isascii() else _normal(text)):
             tokens.extend(remembered(word) if len(word) <= LONGEST else self._tokens(word))
         return tokens
 
@@ -251,14 +251,14 @@ def _normal(text: str) -> str:
 
 def _spaceless(run: str) -> tuple[str, ...]:
     """The tokens of a run of letters of a script without spaces: pairs of neighbours, words of one character."""
-    letters = run if run.isalnum() else _letters().findall(run)
+    letters = run if run.isalnum() else letter_pattern().findall(run)
     pairs = [letters[i] + letters[i + 1] for i in range(len(letters) - 1)]
     wholes = [word for word in _KATAKANA.findall(run) if len(word) <= LONGEST]
     return (*pairs, *_WORDLIKE.findall(run), *wholes) or (run,)
 
 
 @cache
-def _letters() -> re.Pattern[str]:
+def letter_pattern() -> re.Pattern[str]:
     """A letter of a script without spaces with the vowel signs and tone marks that belong to it."""
     codes = [*range(0xE00, 0xF00), *range(0x1000, 0x10A0), *range(0x1780, 0x1800), 0x3099, 0x309A]
     marks = "".join(chr(code) for code in codes if unicodedata.category(chr(code)) in ("Mn", "Mc"))
@@ -266,14 +266,14 @@ def _letters() -> re.Pattern[str]:
 
 
 @cache
-def _words(ascii_only: bool) -> re.Pattern[str]:
+def word_pattern(ascii_only: bool) -> re.Pattern[str]:
     """What is looked at as one word: letters, marks and digits with joints in between, or a run without spaces."""
     if ascii_only:
         letters = "[a-zA-Z0-9]+"
     else:
         # Large character classes are slow, so that they are tried only where a character is not ASCII.
         letter = rf"[^\W_{SPACELESS}]"
-        rest = rf"{letter}*(?:[{_marks()}]+{letter}*)*"
+        rest = rf"{letter}*(?:[{combining_marks()}]+{letter}*)*"
         letters = rf"(?:[a-zA-Z0-9]+(?:{BEYOND}{rest})?|{BEYOND}{letter}{rest})"
     joints = r"[._]+|['’]|(?<=\d),(?=\d{3}(?!\d))"
     word = rf"{letters}(?:(?:{joints}){letters})*(?:(?:\+\+|\#)(?!\w))?"
@@ -281,7 +281,7 @@ def _words(ascii_only: bool) -> re.Pattern[str]:
 
 
 @cache
-def _marks() -> str:
+def combining_marks() -> str:
     """Combining marks, as the inside of a character class: Python's `\\w` lacks them and would cut words there."""
     spaceless = re.compile(f"[{SPACELESS}]")
     codes = [*range(0x300, 0x3400), *range(0xA000, 0xAC00), *range(0xFB00, 0xFE30), *range(0x10000, 0x1F000)]

@@ -35,7 +35,8 @@ STRICT = (
     (_OPEN + b"presentationml/main", _XML + b"presentationml/2006/main"),
     (_OPEN + b"drawingml/", _XML + b"drawingml/2006/"),
 )
-_FIRST_ELEMENT = re.compile(r"\ufeff?\s*(?:<\?.*?\?>\s*|<!--.*?-->\s*)*<[^!?]", re.DOTALL)
+# Nothing is tried twice: an instruction or a comment ends at its first end, and the time is linear.
+_FIRST_ELEMENT = re.compile(r"\ufeff?\s*+(?:(?><\?.*?\?>|<!--.*?-->)\s*+)*+<[^!?]", re.DOTALL)
 
 
 class Relation(NamedTuple):

@@ -225,7 +225,7 @@ class _Parts:
         self.named = any(given.values())
         self.encoders = list(encoders) or [None]
         self._modes = list(modes) or list(MODES)
-        self._fusions: dict[str, Any] = {part_name(each): _fusion(each) for each in fusions} or {"": None}
+        self._fusions = numbered((part_name(each), _fusion(each)) for each in fusions) or {"": None}
         self._rerankers = list(rerankers) or [None]
         self._readers = list(readers)
 
@@ -260,11 +260,12 @@ class _Parts:
 def part_name(part: Any) -> str:
     """How a fusion or a reranker is called in a table.
 
-    >>> part_name(partial(min, default=3))
-    'min(default=3)'
+    >>> part_name(partial(min, 2, default=3))
+    'min(2, default=3)'
     """
     if isinstance(part, partial):
-        return f"{part_name(part.func)}({', '.join(f'{name}={value}' for name, value in part.keywords.items())})"
+        given = [*map(str, part.args), *(f"{name}={value}" for name, value in part.keywords.items())]
+        return f"{part_name(part.func)}({', '.join(given)})"
     if isinstance(part, str):
         return part
     for attribute in ("name", "__name__"):

@@ -26,6 +26,9 @@ _MARKS = (  # byte order marks; UTF-32's begin with UTF-16's
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _DECLARED = re.compile(rb"""(?:charset|coding|encoding)\s{0,9}[=:]\s{0,9}["']?([A-Za-z][\w.:-]{1,30})""")
+# All of ASCII but for the three characters that some encodings of text have others for (Shift_JIS: ¥, CP864: ٪).
+_ASCII = bytes({*range(32, 127)} - {*b"\\~%"})
+_NOT_OF_FILES = ("idna", "raw-unicode-escape", "unicode-escape")  # these leave it as it is too
 _ESCAPES = ((b"\x1b$)C", "iso2022_kr"), (b"\x1b$", "iso2022_jp_ext"), (b"\x1b(J", "iso2022_jp_ext"))
 # What a declared name means in practice (https://encoding.spec.whatwg.org): the superset that is written under it.
 _SUPERSETS = {
@@ -74,9 +77,9 @@ def decode(data: bytes) -> tuple[str, str]:
     """The text of a file's bytes, without a byte order mark, and the name of its encoding.
 
     Tried in this order, each strictly: a byte order mark, UTF-16 and UTF-32 without one, ISO-2022 escapes, UTF-8, the
-    encoding that the first 1024 bytes declare (HTML, XML, Python, mail), what charset-normalizer guesses from a sample
-    of the lines that are not ASCII; then UTF-8 and the declared one with a few damaged characters, each of which
-    becomes U+FFFD.
+    encoding that the first 1024 bytes declare (HTML, XML, Python, mail) where they can be read in it, what
+    charset-normalizer guesses from a sample of the lines that are not ASCII; then UTF-8 and the declared one with a few
+    damaged characters, each of which becomes U+FFFD.
 
     Raises UnreadableError for binary data and for text in no known encoding.
 
@@ -129,12 +132,13 @@ def _decoded(data: bytes, encoding: str) -> str | None:
 
 
 def _codec(name: str) -> str | None:
-    """Python's name of a text encoding, or None."""
+    """Python's name of a text encoding in which the declaration itself can be read, or None; UTF-8 has had its turn."""
     try:
         codec = codecs.lookup(name)
-    except LookupError:
+        readable = codec._is_text_encoding and _ASCII.decode(name) == _ASCII.decode("ascii")
+    except (LookupError, UnicodeError):
         return None
-    return codec.name if codec._is_text_encoding and codec.name != "utf-8" else None
+    return codec.name if readable and codec.name not in ("utf-8", *_NOT_OF_FILES) else None
 
 
 def _decode_with_zeros(data: bytes) -> tuple[str, str]:

@@ -11,6 +11,7 @@ import shutil
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from semsearch.errors import InputError
@@ -101,13 +102,19 @@ def _width() -> int:
 
 def words_of(query: str) -> re.Pattern[str] | None:
     """The query's words, to be found where words start; short ones (the, is, of) only if there are no others."""
-    words = sorted(set(re.findall(r"\w+", query)), key=lambda word: (-len(word), word))[:64]
+    letters, spaceless, begin = r"\w", None, r"\b"
+    if not query.isascii():
+        from semsearch.analysis import SPACELESS, combining_marks, letter_pattern
+
+        marks = f"{SPACELESS}{combining_marks()}"  # Python's \w lacks the marks, and would cut words there
+        letters, spaceless, begin = rf"\w{marks}", re.compile(f"[{SPACELESS}]"), rf"\b(?<![{marks}])"
+    words = sorted(set(re.findall(f"[{letters}]+", query)), key=lambda word: (-len(word), word))[:64]
     words = [w for w in words if len(w) > 3] or words
-    cjk = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
     if not words:
         return None
-    pairs = {w[i : i + 2] for w in words if re.match(f"[{cjk}]", w) for i in range(len(w) - 1)}
-    parts = [rf"\b{re.escape(w)}" for w in words] + sorted(map(re.escape, pairs))
+    runs = [letter_pattern().findall(w) for w in words if spaceless is not None and spaceless.match(w)]
+    pairs = {first + second for run in runs for first, second in pairwise(run)}
+    parts = [f"{begin}(?:{'|'.join(map(re.escape, words))})", *sorted(map(re.escape, pairs))]
     return re.compile("|".join(parts), re.IGNORECASE)
 
 

@@ -40,6 +40,7 @@ from semsearch.schemas import (
     FoundPassages,
     Health,
     Info,
+    PassageId,
     Piece,
     Search,
     SyncJob,
@@ -186,9 +187,11 @@ def _add_search(app: FastAPI, service: Service) -> None:
     @app.get("/api/document", response_model=DocumentPart, tags=["read"], responses=_missing("document"))
     def document(
         id: Annotated[str | None, Query(description="the document's id")] = None,
-        passage_id: Annotated[int | None, Query(ge=0, lt=2**63, description="a passage of it, in place of id")] = None,
+        passage_id: Annotated[PassageId | None, Query(description="a passage of it, in place of id")] = None,
         start: Annotated[int, Query(ge=0, lt=2**53, description="the first character")] = 0,
-        size: Annotated[int, Query(ge=1, description="how many characters")] = 20_000,
+        size: Annotated[
+            int | None, Query(ge=1, description="how many characters; if not given 20,000, or max_window if less")
+        ] = None,
         query: Annotated[str, Query(description="whose words are to be marked")] = "",
     ) -> Any:
         """A part of a document's text: from a character on, or around a passage."""

@@ -302,6 +302,7 @@ class EngineIndex(Index):
         """Close the index; using it afterwards raises ClosedIndexError. A second call does nothing."""
         self._store.close()
         self._answerer = None
+        self._retrievers.clear()
         forget(self)
 
     def __repr__(self) -> str:

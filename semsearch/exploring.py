@@ -401,14 +401,20 @@ def _labels(metadata: Mapping[str, Any], key: str) -> list[Label]:
 
 
 def _usual_nearness(snapshot: Snapshot, where: Where, allowed: Allowed) -> NDArray[np.float64]:
-    """How near the nearest neighbour of another document is, for a sample of the allowed passages."""
+    """How near the nearest neighbour of another document is, for a sample of the allowed passages.
+
+    Empty where all of them belong to one document.
+    """
     sample, _ = snapshot.sample(where, TYPICAL)
     stored = snapshot.stored_at(sample.tolist())
     if not len(stored.ids):
         return np.zeros(0)
     width, found = 8, []
-    rankings = snapshot.dense(stored.vectors[stored.rows], width, allowed)
+    vectors = stored.vectors[stored.rows]
+    rankings = snapshot.dense(vectors, width, allowed)
     owners = _owners(snapshot, rankings)
+    if len({*stored.documents, *owners.values()}) < 2 and len(_nearest_documents(snapshot, vectors[0], 2, allowed)) < 2:
+        return np.zeros(0)
     for own, ranking in zip(stored.documents, rankings, strict=True):
         others = [score for id, score in ranking if owners.get(id) != own]
         # Where the eight nearest are all of its own document, the eighth is the least that can be said.

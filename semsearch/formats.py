@@ -171,8 +171,8 @@ def _heading(line: str) -> str:
 def csv_rows(text: str) -> Extracted:
     """CSV and TSV: a line per row, each value with its column's name; the delimiter is found out.
 
-    A first row with an empty, repeated or numeric cell is no header; the values then stand alone. Text that is no CSV
-    is kept as it is.
+    A first row with an empty, repeated or numeric cell is no header; the values then stand alone. A header without
+    rows is a line itself. Text that is no CSV is kept as it is.
 
     >>> csv_rows("name,fee\\nbook,0.10\\n").text
     'name: book; fee: 0.10'
@@ -203,6 +203,7 @@ def _row_lines(rows: Iterable[list[str]]) -> Iterator[str]:
         all(first) and len(set(first)) == len(first) and not any(re.fullmatch(r"[\d.,%+-]+", cell) for cell in first)
     )
     header = first if named else []
+    said = False
     for row in rows if named else itertools.chain([first], rows):
         cells = [
             f"{name}: {value}" if name else value
@@ -210,7 +211,10 @@ def _row_lines(rows: Iterable[list[str]]) -> Iterator[str]:
             if value
         ]
         if cells:
+            said = True
             yield "; ".join(cells)
+    if header and not said:
+        yield "; ".join(header)
 
 
 def json_values(text: str) -> Extracted:

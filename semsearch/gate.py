@@ -108,7 +108,7 @@ class Counters:
             lines.append(f'{name}_sum{{path="{path}"}} {self._seconds[path]:.6f}')
             lines.append(f'{name}_count{{path="{path}"}} {self._count[path]}')
         for name, (meaning, value) in {"requests_in_flight": ("Requests now.", self.in_flight), **gauges}.items():
-            lines += [*_family(f"semsearch_{name}", "gauge", meaning), f"semsearch_{name} {value:g}"]
+            lines += [*_family(f"semsearch_{name}", "gauge", meaning), f"semsearch_{name} {value:.17g}"]
         return "\n".join(lines) + "\n"
 
 

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial, wraps
+from functools import cached_property, partial, wraps
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from semsearch.health import CheckReport
     from semsearch.inspection import Findings
     from semsearch.reading import Answerer
-    from semsearch.retrieval import Hits
+    from semsearch.retrieval import Hits, Retriever
     from semsearch.sync import SyncReport
     from semsearch.tuning import Choice
 
@@ -155,6 +155,7 @@ class Index(Corpus):
         """Use another object with the same fingerprint, such as one that encodes on several machines."""
         check_same(self.location, fingerprint(self.encoder), fingerprint(encoder))
         self._encoder = encoder
+        self._retrievers.clear()  # a reranker may use the other one
 
     @property
     def analyzer(self) -> Analyzer:
@@ -166,6 +167,11 @@ class Index(Corpus):
 
     def _settled_analyzer(self, view: View) -> Analyzer:
         return settled_analyzer(self.location, self._analyzer_given, view.meta("language"))
+
+    @cached_property
+    def _retrievers(self) -> dict[str, Retriever]:
+        """Those that searched, by mode: a learned reranker is loaded once, and what is said once is."""
+        return {}
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -365,9 +371,12 @@ class Index(Corpus):
         self, query: str | Sequence[str], k: int = 10, *, where: Where | None = None, mode: str = "hybrid"
     ) -> Hits | list[Hits]:
         """The k best passages for a query; `Retriever` has the parts in the open."""
-        from semsearch.retrieval import Retriever
+        retriever = self._retrievers.get(mode) if isinstance(mode, str) else None
+        if retriever is None:
+            from semsearch.retrieval import Retriever
 
-        return Retriever(self, mode=mode).search(query, k=k, where=where)
+            retriever = self._retrievers[mode] = Retriever(self, mode=mode)
+        return retriever.search(query, k=k, where=where)
 
     @overload
     def ask(self, question: str, k: int = 20, *, where: Where | None = None) -> Answer: ...  # type: ignore[overload-overlap]
@@ -518,6 +527,7 @@ class Index(Corpus):
             self._store.close()
             self._legs = None
             self._answerer = None
+            self._retrievers.clear()
         forget(self)
 
     def __enter__(self) -> Index:

@@ -1,7 +1,8 @@
 """E-mail as Markdown-like text: a heading with the subject, lines for sender, receivers and date, then the body.
 
-Of a body in several versions the plain one is taken, HTML otherwise; attachments are named, not opened; a message that
-is attached follows under a heading of its own. See `formats` for the contract of the functions.
+Of a body in several versions the plain one is taken, HTML otherwise; attachments are named, not opened, those of the
+other versions as well; a message that is attached follows under a heading of its own. See `formats` for the contract
+of the functions.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ _HOLDERS = re.compile(rb"multipart/|message/", re.IGNORECASE)
 _STRUCTURE = re.compile(
     rb"(?:\A|[\r\n])content-(?:type|disposition)[ \t]*:[^\r\n]*(?:(?:\r\n|\r|\n)[ \t][^\r\n]*)*", re.IGNORECASE
 )
-_FROM_LINE = re.compile(rb"(?:\A|(?<=\n\n)|(?<=\n\r\n))From [^\r\n]*\d{4}[^\r\n]*\r?\n")
+_FROM_LINE = re.compile(  # a header follows, or else it is a line of the message before
+    rb"(?:\A|(?:(?<=\n\n)|(?<=\n\r\n))(?=[^\r\n]*\r?\n(?:>From |[!-9;-~]+:(?!//))))"
+    rb"From (?=[^\r\n]*\d{4})[^\r\n]*\r?\n"
+)
 
 
 def eml(data: bytes) -> Extracted:
@@ -45,7 +49,7 @@ def eml(data: bytes) -> Extracted:
 
 
 def mbox(data: bytes) -> Extracted:
-    """A mailbox: its messages one after another, each under its subject.
+    """A mailbox: its messages one after another, each under its subject; for one that cannot be read, the reason.
 
     >>> mbox(b"From a Mon Jan  1 00:00:00 2024\\nSubject: Hi\\n\\nHello.\\n>From me\\n").text
     '# Hi\\n\\nHello.\\nFrom me'
@@ -57,11 +61,22 @@ def mbox(data: bytes) -> Extracted:
         raise UnreadableError(f"more than {MAX_MESSAGES:,} messages")
     ends = [*(start.start() for start in starts[1:]), len(data)]
     messages = (data[start.end() : end] for start, end in zip(starts, ends, strict=True))
-    texts = (
-        joined(_blocks(_parsed(re.sub(rb"^>(?=>*From )", b"", each, flags=re.MULTILINE)), 1), "\n\n")
-        for each in messages
-    )
-    return Extracted(joined(filter(None, texts), "\n\n"))
+    unread: list[str] = []
+    text = joined(filter(None, (_of_mailbox(each, unread) for each in messages)), "\n\n")
+    if len(unread) == len(starts):
+        raise UnreadableError(unread[0])
+    return Extracted(text)
+
+
+def _of_mailbox(data: bytes, unread: list[str]) -> str:
+    """The text of a message, or a line with the reason why it has none, which is put into `unread`."""
+    try:
+        return joined(_blocks(_parsed(re.sub(rb"^>(?=>*From )", b"", data, flags=re.MULTILINE)), 1), "\n\n")
+    except UnreadableError as error:
+        unread.append(str(error))
+    except RecursionError:
+        unread.append("damaged or hostile: nested too deeply")
+    return f"[A message that is not read: {unread[-1]}]"
 
 
 def _parsed(data: bytes) -> Message[str, str]:
@@ -100,20 +115,28 @@ def _blocks(message: Message[str, str], level: int) -> Iterator[str]:
         yield from _blocks(each, level + 1)
 
 
-def _bodies(part: Message[str, str], level: int, attached: list[str], inner: list[Message[str, str]]) -> Iterator[str]:
+def _bodies(
+    part: Message[str, str], level: int, attached: list[str], inner: list[Message[str, str]], *, taken: bool = True
+) -> Iterator[str]:
+    """The texts of a part, none of a version that is not taken; what is attached is put into `attached` and `inner`."""
     kind = part.get_content_type()
     if kind == "message/rfc822" and part.is_multipart():
         inner.extend(each for each in part.get_payload() if not isinstance(each, str))
     elif part.is_multipart():
         children = [each for each in part.get_payload() if not isinstance(each, str)]
-        if kind == "multipart/alternative":
-            children = [_best(children)] if children else []
+        best = _best(children) if kind == "multipart/alternative" and children else None
+        if kind == "multipart/related" and not taken:  # the other parts are pictures of a page that is not shown
+            children = [each for each in children if each.is_multipart() or _is_attachment(each)]
         for child in children:
-            yield from _bodies(child, level, attached, inner)
-    elif (name := _file_name(part)) or part.get_content_disposition() == "attachment":
+            yield from _bodies(child, level, attached, inner, taken=taken and best in (None, child))
+    elif (name := _file_name(part)) or _is_attachment(part):
         attached.append(name or kind)
-    elif kind in ("text/plain", "text/html") and (text := _text(part, kind, level)):
-        yield text
+    elif taken and kind.startswith(("text/", "multipart/")):  # a part without a boundary is one text
+        yield from filter(None, [_text(part, kind, level)])
+
+
+def _is_attachment(part: Message[str, str]) -> bool:
+    return part.get_content_disposition() == "attachment"
 
 
 def _best(children: list[Message[str, str]]) -> Message[str, str]:

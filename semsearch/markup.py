@@ -79,10 +79,12 @@ _BLOCKS = frozenset(
         "tr",
     )
 ).union(_HEADINGS, _LISTS)
-# Tags of elements that nest; the others have no end tag, or one that may be left out.
+# What holds no elements, up to its end or to that of the text.
+_RAW = re.compile(r"<!(?=--).*?(?:-->|\Z)|<(script|style|textarea)\b.*?(?:</\1\b|\Z)", re.IGNORECASE | re.DOTALL)
+# Tags of elements that nest (end tag?, name, ends in "/>"?); others have no end tag, or one that may be left out.
 _TAG = re.compile(
     r"<(/?)(?!(?:p|li|d[td]|t[rdh]|tbody|thead|tfoot|option|br|hr|img|input|meta|link|col|wbr|area|base|source|param|!)\b)"
-    r"[a-z]",
+    r"([a-z][^\s/<>]*)(?:[^<>]*(/)>)?",
     re.IGNORECASE,
 )
 _SELF_CLOSED = re.compile(
@@ -127,8 +129,12 @@ def _check_depth(text: str) -> None:
     """The parser takes time in the square of the depth: no document is nested that deep, but an attack is."""
     if text.count("<") <= MAX_DEPTH:
         return
-    depth = 0
-    for tag in _TAG.finditer(text):
+    depth = drawings = 0  # elements that are open; those of them that are SVG or MathML
+    for tag in _TAG.finditer(_RAW.sub("", text)):
+        is_drawing = tag[2].lower() in ("svg", "math")
+        if tag[3] and (is_drawing or drawings):  # only there "/>" ends an element
+            continue
+        drawings = max(0, drawings - is_drawing) if tag[1] else drawings + is_drawing
         depth = max(0, depth - 1) if tag[1] else depth + 1
         if depth > MAX_DEPTH:
             raise UnreadableError(f"damaged or hostile: more than {MAX_DEPTH:,} elements nested in one another")
@@ -320,6 +326,7 @@ def spread(rows: Iterable[Iterable[Cell]]) -> Iterator[list[str]]:
     for row in rows:
         line: list[str] = []
         cells = iter(row)
+        end = max(hanging, default=-1)  # the last column that rows above reach into
         while True:
             if len(line) in hanging:
                 text, left = hanging.pop(len(line))
@@ -328,8 +335,10 @@ def spread(rows: Iterable[Iterable[Cell]]) -> Iterator[list[str]]:
                 line.append(text)
                 continue
             text, columns, reach = next(cells, ("", 0, 0))
-            if not columns:
+            if not columns and len(line) > end:
                 break
+            if not columns:
+                line.append("")
             for number in range(columns):
                 if reach > 1:
                     hanging[len(line)] = (repeated(text), reach - 1)

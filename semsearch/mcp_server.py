@@ -20,7 +20,7 @@ import semsearch
 from semsearch.errors import InputError, MissingExtraError, SemsearchError
 from semsearch.gate import LOOPBACK_NAMES, Counters, Gate, Limits
 from semsearch.server import check_reachable, check_token, run
-from semsearch.service import NotFoundError, Service, plain
+from semsearch.service import ANSWERED_FROM, FOUND, NotFoundError, Service, plain
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
@@ -49,6 +49,7 @@ class FoundPassage:
 
     rank: int
     score: float
+    passage_id: str
     document_id: str
     title: str
     heading: str
@@ -82,6 +83,7 @@ class Candidate:
 
     text: str
     score: float
+    passage_id: str | None
     document_id: str | None
     page: int | None
     start: int | None
@@ -135,6 +137,7 @@ def build(service: Service) -> "MCPServer[Any]":
     )
     # Limits stand in the schemas for the client; they are checked below, by messages that say what to do.
     most, window = service.limits.max_k, service.limits.max_window
+    shown, read = min(FOUND, most), min(ANSWERED_FROM, most)
     count = {"minimum": 1, "maximum": most}
     where_is = 'A filter on metadata, as {"suffix": ".md"} or {"modified": {"$gte": 1700000000}}.'
     modes = "By meaning (dense), by keyword (lexical), or both (hybrid)."
@@ -148,7 +151,7 @@ def build(service: Service) -> "MCPServer[Any]":
 
     def search(
         query: Annotated[str, Field(description="What to look for, in words or as a question.")],
-        k: Annotated[int, Field(description="How many passages.", json_schema_extra=count)] = 10,
+        k: Annotated[int, Field(description="How many passages.", json_schema_extra=count)] = shown,
         mode: Annotated[Literal["hybrid", "dense", "lexical"], Field(description=modes)] = "hybrid",
         where: Annotated[dict[str, Any] | None, Field(description=where_is)] = None,
     ) -> Found:
@@ -157,26 +160,29 @@ def build(service: Service) -> "MCPServer[Any]":
 
     def ask(
         question: Annotated[str, Field(description="A question.")],
-        k: Annotated[int, Field(description="How many passages to read.", json_schema_extra=count)] = 20,
+        k: Annotated[int, Field(description="How many passages to read.", json_schema_extra=count)] = read,
         where: Annotated[dict[str, Any] | None, Field(description=where_is)] = None,
     ) -> Answered:
         row = told(lambda: service.answer(question, k, where))
         return Answered(
             found=row["found"],
-            answer=_made(Candidate, row),
+            answer=_candidate(row),
             passage=None if row["passage"] is None else _passage(row["passage"]),
-            alternatives=[_made(Candidate, each) for each in row["alternatives"]],
+            alternatives=[_candidate(each) for each in row["alternatives"]],
             citations=[_made(Place, each) for each in row["citations"]],
         )
 
     def read_document(
-        document_id: Annotated[str, Field(description="The document_id of a hit or an answer.")],
+        document_id: Annotated[str | None, Field(description="The document_id of a hit or an answer.")] = None,
         start: Annotated[int, Field(description="The first character.", json_schema_extra={"minimum": 0})] = 0,
         length: Annotated[
             int, Field(description="How many characters.", json_schema_extra={"minimum": 1, "maximum": window})
-        ] = WINDOW,
+        ] = min(WINDOW, window),
+        passage_id: Annotated[
+            str | None, Field(description="The passage_id, in place of a document_id that has U+FFFD (\ufffd) in it.")
+        ] = None,
     ) -> Part:
-        return told(lambda: _part(service, document_id, start, length))
+        return told(lambda: _part(service, _named(service, document_id, passage_id), start, length))
 
     tools: list[tuple[Callable[..., Any], str, str]] = [
         (search, "Search the documents", "Find passages."),
@@ -197,12 +203,30 @@ def _passage(row: dict[str, Any]) -> FoundPassage:
     return _made(FoundPassage, row)
 
 
+def _candidate(row: dict[str, Any]) -> Candidate:
+    return _made(Candidate, {**row, "passage_id": row["passage"] and row["passage"]["passage_id"]})
+
+
+def _named(service: Service, document_id: str | None, passage_id: str | None) -> str:
+    """The id of the document that is to be read."""
+    if (document_id is None) == (passage_id is None):
+        raise InputError("Name the document by document_id or by passage_id, one of them.")
+    if passage_id is None:
+        return str(document_id)
+    if len(passage_id) > 19 or not (passage_id.isascii() and passage_id.isdigit()) or int(passage_id) >= 2**63:
+        raise InputError(f"passage_id={plain(passage_id[:200])!r} is none. Pass the string of digits that a hit has.")
+    return service.passage(int(passage_id)).document_id
+
+
 def _part(service: Service, id: str, start: int, length: int) -> Part:
     if not 1 <= length <= service.limits.max_window:
         raise InputError(f"length={length}: ask for 1 to {service.limits.max_window:,} characters at a time.")
     document = service.index.get(id)
     if document is None:
-        raise NotFoundError(f"There is no document {plain(id[:200])!r}. A hit's document_id names one.")
+        raise NotFoundError(
+            f"There is no document {plain(id[:200])!r}. Pass the document_id of a hit, or its passage_id: a name that "
+            "is no Unicode has U+FFFD in its document_id."
+        )
     total = len(document.text)
     if not 0 <= start <= total:
         raise InputError(f"start={start}: the document has {total:,} characters, counted from 0.")

@@ -19,6 +19,7 @@ from semsearch.slides import MAX_SLIDES, pages_text
 __all__ = ["odp", "ods", "odt"]
 
 MAX_SPACES = 100  # that one element stands for
+MAX_COLUMNS = 16_384  # of a sheet, without empty ones at its end; LibreOffice has no more
 
 _OASIS = "{urn:oasis:names:tc:opendocument:xmlns:%s:1.0}"
 _OFFICE, _TEXT, _TABLE, _DRAW, _STYLE, _SLIDES = (
@@ -32,9 +33,9 @@ _UNSEEN = frozenset(
         *(_TEXT + name for name in ("tracked-changes", "table-of-content", "sequence-decls", "ruby-text")),
         *(_TEXT + name for name in ("variable-decls", "user-field-decls", "note-citation")),
         *(_DRAW + name for name in ("object", "object-ole", "image")),
-        *("{http://www.w3.org/2000/svg}" + name for name in ("title", "desc")),
     )
 )
+_SAID_OF_PICTURES = tuple(_OASIS % "svg-compatible" + name for name in ("title", "desc"))
 _FURNITURE = ("header", "footer", "date-time", "page-number")
 
 
@@ -111,6 +112,7 @@ class _Document:
         self.notes: list[str] = []
         self._styles: dict[str, _Style] = {}
         self._ordered: set[tuple[str, int]] = set()  # (list style, level from 0) of lists with numbers
+        self._numbers: dict[tuple[str, int], int] = {}  # of such lists, the number of the last item so far
         if "styles.xml" in package:
             self._read_styles(package.xml("styles.xml"))
         self._read_styles(root)
@@ -150,7 +152,7 @@ class _Document:
                 self._add_paragraph(element)
             elif element.tag == _TEXT + "list":
                 self.end_code()
-                self._add_list(element, 0, "", {})
+                self._add_list(element, 0, "")
             elif element.tag == _TABLE + "table":
                 self.end_code()
                 self.blocks.add(table(spread(self._cells(element))))
@@ -181,19 +183,18 @@ class _Document:
         if any(lines):
             self.blocks.add(fenced("\n".join(lines).strip("\n"), ""))
 
-    def _add_list(self, element: Any, depth: int, style: str, counts: dict[tuple[str, int], int]) -> None:
+    def _add_list(self, element: Any, depth: int, style: str) -> None:
         style = element.get(_TEXT + "style-name") or style
         place = (style, depth)
-        if element.get(_TEXT + "continue-numbering") != "true":
-            counts[place] = 0
+        number = self._numbers.get(place, 0) if element.get(_TEXT + "continue-numbering") == "true" else 0
         for item in element.iterchildren(_TEXT + "list-item", _TEXT + "list-header"):
             marker = "- "
             if place in self._ordered:
-                counts[place] += item.tag == _TEXT + "list-item"
-                marker = f"{counts[place]}. "
+                number += item.tag == _TEXT + "list-item"
+                marker = f"{number}. "
             for child in item:
                 if child.tag == _TEXT + "list":
-                    self._add_list(child, depth + 1, style, counts)
+                    self._add_list(child, depth + 1, style)
                 elif child.tag == _TEXT + "h":
                     self._add_paragraph(child)
                 else:
@@ -202,6 +203,7 @@ class _Document:
                     marker = "  "
                     for box in boxes:
                         self.walk(box)
+        self._numbers[place] = number
 
     def _cells(self, grid: Any) -> Iterator[list[Cell]]:
         for row in _rows_of(grid):
@@ -241,6 +243,8 @@ class _Document:
                 self.notes.extend(filter(None, [" ".join(self.inline(note, []).split()) if note is not None else ""]))
             elif child.tag == _DRAW + "text-box":
                 boxes.append(child)
+            elif child.tag in _SAID_OF_PICTURES:
+                pieces.append(f" {_collapsed(child.text)} ")  # apart from the words around it
             elif child.tag not in _UNSEEN:
                 self._collect(child, boxes, pieces)
                 if child.tag in (_TEXT + "p", _TEXT + "h"):
@@ -282,20 +286,29 @@ def _rows_of(grid: Any) -> Iterator[Any]:
             yield from _rows_of(element)
 
 
-def _number(element: Any, name: str) -> int:
+def _number(element: Any, name: str, most: int = MAX_SPAN) -> int:
     value = element.get(_TABLE + name) or ""
-    return max(1, min(int(value), MAX_SPAN)) if value.isdecimal() and len(value) < 9 else 1
+    return max(1, min(int(value), most)) if value.isdecimal() and len(value) < 9 else 1
 
 
 def _sheet_rows(document: _Document, sheet: Any, left: list[int]) -> Iterator[list[str]]:
     for row in _rows_of(sheet):
         line: list[str] = []
+        empty = 0  # cells since the last one with a value; a row may be filled up to the last column there is
         for cell in row.iterchildren(_TABLE + "table-cell", _TABLE + "covered-table-cell"):
             day = cell.get(_OFFICE + "date-value")
             text = day.replace("T", " ").removesuffix(" 00:00:00") if day else document.cell_text(cell)
+            times = _number(cell, "number-columns-repeated", MAX_COLUMNS)
+            if not text:
+                empty += times
+                continue
+            if len(line) + empty + times > MAX_COLUMNS:
+                raise UnreadableError(f"a row of more than {MAX_COLUMNS:,} columns")
+            line.extend([""] * empty)
             line.append(text)
-            line.extend([repeated(text)] * (_number(cell, "number-columns-repeated") - 1))
-        copies = _number(row, "number-rows-repeated") if any(line) else 1
+            line.extend([repeated(text)] * (times - 1))
+            empty = 0
+        copies = _number(row, "number-rows-repeated") if line else 1
         left[0] -= copies
         left[1] -= copies * len(line)
         if min(left) < 0:

@@ -43,7 +43,7 @@ def set_of(words: str) -> frozenset[str]:
 
 
 _MARKDOWN = set_of(
-    ".md .markdown .html .htm .xhtml .docx .ipynb .pptx .pptm .ppsx .xlsx .xlsm .odt .odp .ods .epub .eml .mbox"
+    ".md .markdown .mdx .html .htm .xhtml .docx .ipynb .pptx .pptm .ppsx .xlsx .xlsm .odt .odp .ods .epub .eml .mbox"
 )
 _ASCIIDOC = set_of(".adoc .asciidoc")
 CODE = set_of(
@@ -172,7 +172,7 @@ def find_outline(flat: str, suffix: str) -> Outline:
         return _markdown_outline(flat)
     if suffix in _ASCIIDOC:
         return _asciidoc_outline(flat)
-    if suffix == ".rst":
+    if suffix in (".rst", ".rest"):
         return Outline(_adorned_headings(flat, strict=False), [])
     if suffix == ".txt":
         # Habits of plain text: headings with an underline of their own length, else numbered ones.

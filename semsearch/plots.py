@@ -276,6 +276,8 @@ def _judged(given: Judged) -> dict[str, tuple[list[float], list[float]]]:
             values = list(each.stated.values())
             name = each.name if each.name not in pairs else f"{each.name} ({len(pairs) + 1})"
             pairs[name] = [p for p, _ in values], [float(right) for _, right in values]
+    if not pairs:
+        raise InputError("There is nothing to draw. Give what evaluate() says of an answerer, or several of such.")
     for name, (stated, right) in pairs.items():
         if not stated or len(stated) != len(right):
             raise InputError(

@@ -150,8 +150,14 @@ def neutralise(text: str, delimiters: Sequence[str]) -> str:
 
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
-# <|im_start|> and the like, Llama's [INST] and <<SYS>>, Gemma's <start_of_turn>, T5's and Llama's <s> and </s>.
-_CONTROL = r"<\|[\w ]{1,40}\|>|\[/?INST\]|<</?SYS>>|</?(?:s|pad|bos|eos|unk|think|(?:start|end)_of_turn)>"
+# <|im_start|> and the like, DeepSeek's with ▁ for a space; Llama's [INST] and <<SYS>>; T5's and Llama's <s> and </s>;
+# Gemma's <start_of_turn>; Qwen's <tool_call>; and Mistral's, in capitals only: [args] is an ordinary text.
+_CONTROL = (
+    r"<\|[^<>|\n]{1,40}\|>|\[/?INST\]|<</?SYS>>"
+    r"|</?(?:s|pad|bos|eos|unk|think|(?:start|end)_of_turn|tool_(?:call|response))>"
+    r"|(?-i:\[/?(?:SYSTEM_PROMPT|AVAILABLE_TOOLS|MODEL_SETTINGS|TOOL_(?:CALLS|RESULTS|CONTENT)|CALL_ID|ARGS|THINK"
+    r"|PREFIX|MIDDLE|SUFFIX|IMG(?:_BREAK|_END)?|(?:BEGIN_)?AUDIO)\])"
+)
 
 
 @lru_cache(maxsize=16)

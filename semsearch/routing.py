@@ -38,7 +38,8 @@ _RULES: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple(
         (
             "summary",
             _OPENING
-            + r"(?:summar[iy]|describe|explain|outline|about\b|give (?:me )?(?:a|an) (?:short )?(?:summary|overview))",
+            + r"(?:summar[iy]|describe|explain|outline|about\b(?! (?:how|what|which|when|where|who(?:m|se)?)\b)"
+            r"|give (?:me )?(?:a|an) (?:short )?(?:summary|overview))",
         ),
         ("summary", _OPENING + r"what (?:is|are|was|were) .{1,80} about\W*$"),
         ("comparison", _OPENING + r"compare\b|\bhow (?:do|does|did) .{1,120} (?:compare|differ)\b"),

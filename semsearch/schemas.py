@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 __all__ = [
     "Ask",
@@ -22,6 +22,7 @@ __all__ = [
     "FoundPassages",
     "Health",
     "Info",
+    "PassageId",
     "Piece",
     "Search",
     "SentenceOut",
@@ -37,6 +38,19 @@ Where = Annotated[
 Mode = Literal["hybrid", "dense", "lexical"]
 
 
+def _number(given: Any) -> Any:
+    """A string of digits as the number, everything else as it is."""
+    return int(given) if isinstance(given, str) and len(given) < 20 and given.isascii() and given.isdigit() else given
+
+
+PassageId = Annotated[
+    int,
+    Field(ge=0, lt=2**63),
+    BeforeValidator(_number),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": "^[0-9]{1,19}$"}, {"type": "integer", "minimum": 0}]}),
+]
+
+
 class _Request(BaseModel):
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True)
 
@@ -45,7 +59,7 @@ class Search(_Request):
     """A search."""
 
     query: str = Field(description="what to look for", examples=["late fees"])
-    k: int = Field(10, ge=1, description="how many passages")
+    k: int | None = Field(None, ge=1, description="how many passages; if not given 10, or max_k if that is less")
     mode: Mode = Field("hybrid", description="by meaning and keywords, by meaning (dense) or by keywords (lexical)")
     where: Where = None
 
@@ -54,7 +68,7 @@ class Ask(_Request):
     """A question."""
 
     question: str = Field(examples=["When are late fees charged?"])
-    k: int = Field(20, ge=1, description="how many passages to read")
+    k: int | None = Field(None, ge=1, description="how many passages to read; if not given 20, or max_k if less")
     where: Where = None
 
 
@@ -62,7 +76,7 @@ class Explain(_Request):
     """A query and a passage that it found."""
 
     query: str
-    passage_id: int = Field(ge=0, lt=2**63)
+    passage_id: PassageId = Field(description="the string of digits that a hit has, or the number")
 
 
 class SyncStart(_Request):
@@ -91,7 +105,7 @@ class FoundPassage(BaseModel):
     rank: int = Field(description="from 1")
     score: float = Field(description="higher is better")
     sources: dict[str, SourceOut] = Field(description="what each leg gave: dense, lexical")
-    passage_id: int
+    passage_id: str = Field(description="digits: the number may be too large for one of JavaScript's")
     document_id: str
     title: str
     heading: str = Field(description="the headings above the passage")
@@ -108,7 +122,7 @@ class FoundPassages(BaseModel):
 
     hits: list[FoundPassage]
     seconds: float
-    generation: int = Field(description="the state of the index that was searched")
+    generation: int = Field(description="the state of the index after the search; others may have changed it meanwhile")
 
 
 class CitationOut(BaseModel):

@@ -16,8 +16,10 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from semsearch.errors import InputError, MissingExtraError
 from semsearch.gate import LOOPBACK_NAMES, Counters, Gate, Limits, is_loopback
@@ -93,6 +95,8 @@ def serve(
     cannot be had; otherwise as `create_app`.
     """
     check_reachable(host, token)
+    if find_spec("uvicorn") is None:  # not imported yet: see _Interrupt
+        raise MissingExtraError("The server", "uvicorn", "server")
     app = create_app(index, roots=roots, token=token, hosts=hosts, reader=reader, limits=limits)
     try:
         run(app, host, port, started)
@@ -168,7 +172,7 @@ def main(options: argparse.Namespace) -> int:
             print(json.dumps({"address": address}), flush=True)
         print(f"Serving {label(options.index)} on {address} (Ctrl-C stops it)", file=sys.stderr)
         if token is not None:
-            print(f"The page, with the token: {address}/#token={token}", file=sys.stderr)
+            print(f"The page, with the token: {address}/#token={quote(token, safe='')}", file=sys.stderr)
 
     serve(
         options.index,

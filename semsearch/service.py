@@ -18,22 +18,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import semsearch
-from semsearch.analysis import SPACELESS, Analyzer
+from semsearch.analysis import SPACELESS, Analyzer, word_pattern
 from semsearch.errors import InputError, SemsearchError
 from semsearch.gate import Limits
 from semsearch.jobs import Job, Jobs, named_roots
 from semsearch.outline import without_surrogates
-from semsearch.records import Answer, Citation, Hit
+from semsearch.records import Answer, Citation, Hit, Passage
 
 if TYPE_CHECKING:
     from semsearch.index import Index
     from semsearch.reading import Answerer
 
-__all__ = ["NotFoundError", "Service", "marked", "plain"]
+__all__ = ["ANSWERED_FROM", "FOUND", "NotFoundError", "Service", "marked", "plain"]
 
 log: logging.Logger = logging.getLogger("semsearch.server")
 
-_WORD = re.compile(r"[^\W_]+(?:['’._][^\W_]+)*")
+FOUND = 10  # passages of a search, where nothing is said and the limit is no lower
+ANSWERED_FROM = 20  # and of a question
+_SIZE = 20_000  # characters of a document
+
 _SPACELESS = re.compile(f"[{SPACELESS}]")
 _FOLDERS = re.compile(r"(?<![\w:/.~])/(?:[^/\s'\":,]+/)+")  # of an absolute path; not of an address such as http://
 _DEPTH = 16  # of metadata that is shown
@@ -148,8 +151,9 @@ class Service:
 
     # -- searching ---------------------------------------------------------------------------------------------------
 
-    def search(self, query: str, k: int, mode: str, where: Mapping[str, Any] | None) -> dict[str, Any]:
+    def search(self, query: str, k: int | None, mode: str, where: Mapping[str, Any] | None) -> dict[str, Any]:
         """The k best passages."""
+        k = min(FOUND, self.limits.max_k) if k is None else k
         self._check(query, k)
         begun = time.perf_counter()
         hits = self.index.search(query, k, where=where, mode=mode)
@@ -165,29 +169,36 @@ class Service:
         self._check(query, 1)
         if not query.strip():
             raise InputError("The query is empty.")
-        with self.index.snapshot() as snapshot:
-            found = snapshot.known([passage_id])
-        if passage_id not in found:
-            raise NotFoundError(f"There is no passage {passage_id} any more.")
-        why = explain(self.index, query, found[passage_id])
+        why = explain(self.index, query, self.passage(passage_id))
         tokens = [{"start": start, "end": end, "similarity": score} for _, start, end, score in why.tokens]
         return {"terms": plain(dict(why.terms)), "tokens": plain(tokens)}
 
-    def document(self, id: str, start: int, size: int, query: str) -> dict[str, Any]:
+    def document(self, id: str, start: int, size: int | None, query: str) -> dict[str, Any]:
         """`size` characters of a document from the character `start` on."""
         return self._part(self.index.get(id), id, start, size, query)
 
-    def document_of(self, passage_id: int, size: int, query: str) -> dict[str, Any]:
+    def document_of(self, passage_id: int, size: int | None, query: str) -> dict[str, Any]:
         """The same from a little before a passage on: for documents whose id cannot be written in an address."""
+        passage = self.passage(passage_id)
+        start = max(0, passage.start - self._size(size) // 4)
+        return self._part(self.index.get(passage.document_id), passage.document_id, start, size, query)
+
+    def passage(self, passage_id: int) -> Passage:
+        """A passage that a search gave; raises NotFoundError if it is not there any more."""
         with self.index.snapshot() as snapshot:
             passage = snapshot.known([passage_id]).get(passage_id)
         if passage is None:
             raise NotFoundError(f"There is no passage {passage_id} any more.")
-        id = passage.document_id
-        return self._part(self.index.get(id), id, max(0, passage.start - size // 4), size, query)
+        return passage
 
-    def _part(self, document: semsearch.Document | None, id: str, start: int, size: int, query: str) -> dict[str, Any]:
+    def _size(self, size: int | None) -> int:
+        return int(min(_SIZE, self.limits.max_window)) if size is None else size
+
+    def _part(
+        self, document: semsearch.Document | None, id: str, start: int, size: int | None, query: str
+    ) -> dict[str, Any]:
         self._check(query, 1)
+        size = self._size(size)
         if document is None:
             raise NotFoundError(f"There is no document {plain(id[:200])!r}.")
         if not 1 <= size <= self.limits.max_window:
@@ -210,18 +221,20 @@ class Service:
 
     # -- answering ---------------------------------------------------------------------------------------------------
 
-    def answer(self, question: str, k: int, where: Mapping[str, Any] | None) -> dict[str, Any]:
+    def answer(self, question: str, k: int | None, where: Mapping[str, Any] | None) -> dict[str, Any]:
         """The answer to a question."""
+        k = min(ANSWERED_FROM, self.limits.max_k) if k is None else k
         self._check(question, k)
         begun = time.perf_counter()
         answer = self.answerer.answer(question, k=k, where=where)
         return self._answered(answer, begun)
 
-    def answering(self, question: str, k: int, where: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
+    def answering(self, question: str, k: int | None, where: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
         """The answer as it comes: events of `Piece`'s shape. Closing the iterator stops the model.
 
         The search, and an extractive reader's reading, are done when this returns; what they raise is raised here.
         """
+        k = min(ANSWERED_FROM, self.limits.max_k) if k is None else k
         self._check(question, k)
         begun = time.perf_counter()
         stream = self.answerer.stream(question, k=k, where=where)
@@ -330,7 +343,7 @@ def marked(text: str, query: str, analyzer: Analyzer) -> list[tuple[int, int]]:
     long = [token for token in runs if len(token) > 1]
     run = re.compile("|".join(map(re.escape, long or runs)) or "(?!)")
     found: list[tuple[int, int]] = []
-    for match in _WORD.finditer(text):
+    for match in word_pattern(text.isascii()).finditer(text):
         word = match.group()
         if runs and _SPACELESS.search(word):
             found += _covered(word, run, match.start())
@@ -379,7 +392,7 @@ def _hit(hit: Hit, marks: Sequence[tuple[int, int]]) -> dict[str, Any]:
         "sources": {
             str(plain(name)): {"rank": int(rank), "score": float(score)} for name, (rank, score) in hit.sources.items()
         },
-        "passage_id": int(passage.id),
+        "passage_id": str(passage.id),  # JavaScript has no whole numbers of 63 bits
         "document_id": plain(passage.document_id),
         "title": plain(str(passage.metadata.get("title") or "")),
         "heading": plain(str(passage.metadata.get("heading") or "")),

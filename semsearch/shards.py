@@ -4,8 +4,8 @@
     semsearch.engines.ray.encode("shards", "encoded")               # on one machine or on many
     fill("encoded", "milvus://host:19530/handbook")                 # into any index; nothing is encoded again
 
-Each step may be interrupted and called again: a shard that is done is not done twice. The columns are those of
-`semsearch.parquet`.
+The second step and the third may be interrupted and called again: a shard that is done is not done twice. The first
+is quick, and begins anew in a new folder. The columns are those of `semsearch.parquet`.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def sheet_lines(rows: Iterable[Sequence[str]]) -> Iterator[str]:
     ['Fees', 'item: book; fee: 0.10', 'item: map']
     """
     names: dict[int, str] = {}
-    begun = said = gap = False  # whether the table has had its header, whether a line came of it, whether one ended
+    begun = said = gap = False  # whether the table has had its header, a line came (below it), a table has ended
     for row in rows:
         cells = {place: text for place, cell in enumerate(row) if cell and (text := " ".join(cell.split()))}
         if not cells:
@@ -116,7 +116,7 @@ def sheet_lines(rows: Iterable[Sequence[str]]) -> Iterator[str]:
         if not begun and len(cells) > 1:
             begun = True
             if _is_header(cells):
-                names = cells
+                names, said = cells, False
                 continue
         said = True
         yield "; ".join(

@@ -134,14 +134,13 @@ class _Sync:
 
     def _is_in_index(self, inner: str, known: dict[str, bool]) -> bool:
         """Whether a folder is an index of ours or lies in one: opening its database here would drop SQLite's locks."""
-        if inner not in known:
-            outer = inner[: inner.rfind("/", 0, -1) + 1]
+
+        def looked_at(inner: str) -> bool:
             # One quick look at each folder; a Path alone would take longer.
             suspect = os.access(f"{self.folder}/{inner}index.db", os.F_OK)
-            known[inner] = (suspect and is_index(Path(self.folder, inner))) or (
-                inner != "" and self._is_in_index(outer, known)
-            )
-        return known[inner]
+            return suspect and is_index(Path(self.folder, inner))
+
+        return is_in_index(inner, known, looked_at)
 
     def _note_digests(self) -> None:
         for key, paths in self.unmet.items():
@@ -304,6 +303,23 @@ def _root_for(batch: Batch, folder: Path) -> Root:
 def is_index(folder: Path) -> bool:
     """Whether a folder is an index: it has a database and a lock."""
     return (folder / "index.db").is_file() and (folder / "lock").is_file()
+
+
+def is_in_index(inner: str, known: dict[str, bool], look: Callable[[str], bool]) -> bool:
+    """Whether a folder inside another one ("" or with a slash at its end) is an index, as `look` tells, or lies in one.
+
+    What was found is noted in `known`. A loop, since folders may be nested deeper than calls.
+    """
+    unknown = []
+    while inner not in known:
+        unknown.append(inner)
+        if not inner:
+            break
+        inner = inner[: inner.rfind("/", 0, -1) + 1]
+    found = known.get(inner, False)
+    for each in reversed(unknown):  # from the outside in
+        found = known[each] = found or look(each)
+    return found
 
 
 def _relative(path: str | Path, folder: str | Path) -> str:

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from semsearch.errors import LoadError, SemsearchError
+from semsearch.errors import IndexMismatchError, InputError, LoadError, ReadOnlyIndexError, SemsearchError
 from semsearch.loading import walk
-from semsearch.sync import is_index
+from semsearch.sync import is_in_index, is_index
 
 __all__ = ["look", "watch"]
 
 RESTLESS = 10  # looks after which a folder that changes all the time is taken up
+HOPELESS = (InputError, IndexMismatchError, ReadOnlyIndexError)  # from the first sync: the next would fail as well
 SHARE = 4  # a pause is at least this many times as long as the look before it: a huge folder is looked at less often
 
 T = TypeVar("T")
@@ -35,17 +36,9 @@ def look(folder: Path, pattern: str | Sequence[str] | None = None) -> Seen:
     for entry in walk(folder, pattern):
         if isinstance(entry, LoadError):
             seen.add((entry.path, 0, 0, 0))
-        elif not _in_index(folder, entry.id[: entry.id.rfind("/") + 1], indexes):
+        elif not is_in_index(entry.id[: entry.id.rfind("/") + 1], indexes, lambda inner: is_index(folder / inner)):
             seen.add((entry.id, entry.size, entry.mtime_ns, entry.inode))
     return frozenset(seen)
-
-
-def _in_index(folder: Path, inner: str, known: dict[str, bool]) -> bool:
-    """Whether a folder inside the watched one ("" or with a slash at its end) is an index or lies in one."""
-    if inner not in known:
-        outer = inner[: inner.rfind("/", 0, -1) + 1]
-        known[inner] = is_index(folder / inner) or (inner != "" and _in_index(folder, outer, known))
-    return known[inner]
 
 
 def watch(
@@ -62,7 +55,9 @@ def watch(
 
     `synced` gets what it returned. `every` is the number of seconds between two looks, at least. An error goes to
     `failed`, once if it stays the same, and the work is tried again at the next look: a folder that is not there for a
-    while loses nothing. Ctrl-C returns, but one that comes during a sync is raised as KeyboardInterrupt.
+    while loses nothing. What no later try can change is raised: InputError for the pattern, and, until a sync was done,
+    InputError, IndexMismatchError and ReadOnlyIndexError of `sync`. Ctrl-C returns, but one that comes during a sync is
+    raised as KeyboardInterrupt.
     """
     watching = _Watching(folder, pattern, sync, synced, failed)
     try:
@@ -94,6 +89,8 @@ class _Watching(Generic[T]):
         """Look at the folder: whether it changed and came to rest."""
         try:
             seen = look(self.folder, self.pattern)
+        except InputError:
+            raise
         except SemsearchError as error:
             self._tell(error)
             return False
@@ -111,6 +108,8 @@ class _Watching(Generic[T]):
             report = self.sync()
         except SemsearchError as error:
             self.busy = False
+            if self.done is None and isinstance(error, HOPELESS):
+                raise
             self._tell(error)
         else:
             self.busy = False

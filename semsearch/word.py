@@ -151,7 +151,7 @@ class _WordText:
     def _style_of(self, paragraph: Any) -> _Style:
         properties = paragraph.find(_W + "pPr")
         if properties is None:
-            return self._styles.get("", _Style())
+            return _Style()
         own = _value(properties, "pStyle") or ""
         return _refined(properties, self._styles.get(own, _Style()))
 
@@ -208,7 +208,7 @@ def _inline_text(element: Any, boxes: list[Any]) -> str:
 
 
 def _styles(root: Any) -> dict[str, _Style]:
-    """Paragraph styles by id; "" is the default style."""
+    """Paragraph styles by id."""
     elements = {element.get(_W + "styleId"): element for element in root.iterchildren(_W + "style")}
     found: dict[str, _Style] = {}
     for name, element in elements.items():

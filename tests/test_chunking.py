@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import semsearch
+from semsearch import formats, loading
 from semsearch.chunking import Chunk, chunk, embedded_text
 from semsearch.errors import EncoderError, InputError
+from semsearch.loading import LOADERS
 from semsearch.records import Document
 
 Count = Callable[[Sequence[str]], list[int]]
@@ -235,6 +237,18 @@ def test_markup_is_taken_out_of_heading_names():
 @pytest.mark.parametrize("suffix", ["", ".txt", ".py", ".csv", ".rst", None])
 def test_markdown_is_for_markdown_files_only(suffix):
     assert headings("# A\n\nwords", suffix) == [""]
+
+
+def test_each_kind_of_file_that_is_read_as_marked_up_text_has_headings():
+    samples = {
+        formats.markdown: "# Fees\n\nTen cents.",
+        formats.restructuredtext: "Fees\n====\n\nTen cents.",
+        formats.asciidoc: "== Fees\n\nTen cents.",
+    }
+    for read, text in samples.items():
+        suffixes = [suffix for suffix, loader in LOADERS.items() if loader is loading._text(read)]
+        assert len(suffixes) > 1
+        assert {suffix: headings(text, suffix) for suffix in suffixes} == {suffix: ["Fees"] for suffix in suffixes}
 
 
 def test_rst_levels_follow_the_order_of_appearance():

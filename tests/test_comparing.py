@@ -84,6 +84,24 @@ def test_parts_are_combined_in_every_way_that_makes_a_difference() -> None:
     assert "\nlengths: 8 passages indexed in " in str(comparison)
 
 
+def test_parts_of_the_same_name_are_numbered() -> None:
+    def weighted(weight: float) -> Any:
+        def mine(rankings: Any, *, k: int) -> Any:
+            return fusion.convex(rankings, k=k, weights={"dense": weight})
+
+        return mine
+
+    def constant(value: float, query: str, passages: Sequence[Passage]) -> list[float]:
+        return [value for _ in passages]
+
+    fusions = [weighted(0), weighted(1)]
+    comparison = compare(dataset=DATASET, encoders=[WordEncoder()], modes=["hybrid"], fusions=fusions)
+    assert names(comparison) == ["hybrid mine", "hybrid mine (2)"]
+    rerankers = [partial(constant, 1), partial(constant, 2), partial(constant, 2)]
+    comparison = compare(dataset=DATASET, encoders=[WordEncoder()], modes=["dense"], rerankers=rerankers)
+    assert names(comparison) == ["dense + constant(1)", "dense + constant(2)", "dense + constant(2) (2)"]
+
+
 def test_named_systems_give_what_they_give_by_themselves(tmp_path: Path) -> None:
     with Index(tmp_path / "index", encoder=WordEncoder()) as index:
         index.add(DOCUMENTS)

@@ -29,6 +29,7 @@ from semsearch.display import (
     report_text,
     shorten,
     snippet,
+    words_of,
 )
 from semsearch.errors import MissingExtraError
 from semsearch.evaluation import Evaluation
@@ -123,6 +124,23 @@ def test_clean_text_is_printable_and_stays_clean(text: str) -> None:
 )
 def test_shorten_counts_columns(text: str, width: int, expected: str) -> None:
     assert shorten(text, width) == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "text", "found"),
+    [
+        ("late fees?", "Fees are late; related", ["Fees", "late"]),
+        ("शुल्क", "विलंब शुल्क कल लगता है", ["शुल्क"]),
+        ("क", "शुल्क क", ["क"]),  # a mark does not end a word
+        ("ค่าปรับ", "ค่าปรับล่าช้า", ["ค่าปรับ"]),
+        ("cafe\u0301", "cafe\u0301 e\u0301cafe cafe", ["cafe\u0301"]),
+        ("図書館", "図書館 東京都図書館", ["図書館", "図書"]),
+        ("?", "?", []),
+    ],
+)
+def test_words_of_a_query_in_a_text(query: str, text: str, found: list[str]) -> None:
+    words = words_of(query)
+    assert ([] if words is None else words.findall(text)) == found
 
 
 def test_snippet_shows_the_query_words() -> None:

@@ -219,6 +219,16 @@ def test_a_label_that_nothing_has(index: Index) -> None:
         index.classify("red", 5)  # type: ignore[call-overload]
 
 
+def test_one_document_of_many_passages_is_one_document(index: Index) -> None:
+    text = "\n\n".join(f"# Part {n}\n\n" + f"red{n} word " * 200 for n in range(12))
+    index.add([Document("a", text, metadata={"topic": "x", "suffix": ".md"}), ("b", "blue")])
+    assert len(index) > 10
+    with pytest.raises(InputError, match="Fewer than two documents have the metadata 'topic'"):
+        index.classify("red3 word", "topic")
+    index.add([Document("c", "green", metadata={"topic": "y"})])
+    assert index.classify("red3 word", "topic").probabilities.keys() == {"x", "y"}
+
+
 # ----------------------------------------------------------------------------------------------------------- summaries
 
 

@@ -216,6 +216,12 @@ def test_neutralise_replaces_only_what_is_dangerous() -> None:
     text = "See [1] and a[passage]: if a < b: return [x]\n\tthe passage <b>"
     assert neutralise(text, CHAT.delimiters) == text.replace("[passage", "(passage")
     assert neutralise("\0a\ud800\x85", []) == " a\ufffd "
+    ordinary = "[see page 3] [TODO] cut [args] [think] [img] <|> a | b <b|c> < | > <p>"
+    assert neutralise(ordinary, CHAT.delimiters) == ordinary
+    bracketed = "[INST] [/inst] [SYSTEM_PROMPT] [/SYSTEM_PROMPT] [TOOL_CALLS] [/AVAILABLE_TOOLS] [THINK] [CALL_ID]"
+    assert neutralise(bracketed, CHAT.delimiters) == bracketed.replace("[", "(")
+    angled = "<｜end▁of▁sentence｜> <｜User｜> <|im_end|> <|start_header_id|> </tool_call>"
+    assert neutralise(angled, CHAT.delimiters) == angled.replace("<", "(")
 
 
 @given(st.text(alphabet=st.sampled_from("[［( \nendofpsag1<|>/sINT\u200b_-")))

@@ -47,7 +47,7 @@ ARROWS = {
     "dense": {"blocks", "selection", "sieve", "vectors"},
     "detection": {"analysis"},
     "detokenising": {"outline"},
-    "display": {"(html)", "(plots)"},
+    "display": {"(analysis)", "(html)", "(plots)"},
     "drawing": {"display"},
     "embedded": {
         "analysis", "chunking", "engines", "entries", "filters", "legs", "snapshots", "store", "tables",

@@ -13,6 +13,7 @@ import random
 import re
 import socket
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -363,6 +364,32 @@ def test_a_declared_encoding_is_believed() -> None:
     assert decoding.decode(lying.encode("cp1252"))[0] == lying
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["utf-16", "utf-16le", "utf-32", "utf-7", "cp037", "punycode", "idna", "unicode_escape", "raw-unicode-escape"],
+)
+def test_an_encoding_in_which_nobody_could_read_its_name_is_not_believed(name: str) -> None:
+    note = f'<?xml version="1.0" encoding="{name}"?><note>Für säumige Bücher: höhere Gebühren im Café</note>'
+    for text in (note, note + " "):  # of an even and an odd length
+        assert decoding.decode(text.encode("cp1252")) == (text, "cp1252")
+    noise = bytes(random.Random(1).choices(range(128, 256), k=20_000))
+    start = time.perf_counter()
+    with pytest.raises(formats.UnreadableError, match="unknown encoding"):
+        decoding.decode(f"# coding: {name}\n".encode() + noise + b"-" + b"a" * 100_000)
+    assert time.perf_counter() - start < 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *(("iso-2022-jp", "料金"), ("shift_jis", "料金"), ("euc-jp", "料金"), ("gb18030", "罚款"), ("big5", "罰款")),
+        *(("euc-kr", "요금"), ("johab", "요금"), ("cp864", "ﺵﻉ"), ("koi8-r", "сбор"), ("utf-8", "Gebühr")),
+    ],
+)
+def test_an_encoding_that_leaves_ascii_as_it_is_is_believed(name: str, text: str) -> None:
+    assert decoding.decode(f"coding: {name}\n{text}".encode(name))[0] == f"coding: {name}\n{text}"
+
+
 def test_the_bytes_that_decide_may_lie_far_in() -> None:
     text = "plain line\n" * 100_000 + CZECH
     assert decoding.decode(text.encode("iso8859_2")) == (text, "iso8859_2")
@@ -428,6 +455,10 @@ def test_any_utf8_text_comes_back(text: str) -> None:
             "<table><caption>C</caption><tr><th colspan=2>a<tr><td rowspan=2>r<td>1<tr><td>2</table>",
             "C\n\n| a | a |\n| --- | --- |\n| r | 1 |\n| r | 2 |",
         ),
+        (
+            "<table><tr><td>a<td rowspan=2>b<tr><tr><td>c<td>d</table>",
+            "| a | b |\n| --- | --- |\n|  | b |\n| c | d |",
+        ),
         ("<table><tr><td><h2>Layout</h2><p>text</table>", "## Layout\n\ntext"),
         ("<table><tr><td>a<ul><li>b<li>c</ul></table>", "| a - b - c |\n| --- |"),
         ("<dl><dt>term<dd>meaning<dt>t2<dd>m2</dl>", "term\nmeaning\n\nt2\nm2"),
@@ -451,6 +482,36 @@ def test_html_as_deep_as_it_likes() -> None:
         with pytest.raises(formats.UnreadableError, match="nested"):
             markup.html(f"<{tag}>" * 50_000 + "x")
     assert markup.html("<p>x<br>" * 20_000).text.count("x") == 20_000  # many, but not nested
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "a<svg viewBox='0 0 1 1'>" + "<circle cx='1'/>" * 10_001 + "</svg>b",
+        "a<svg/><SVG>" + "<g><path d='M0'/></g>" * 10_001 + "</SVG>b",
+        "a<script>" + "for(i=0;i<n;i++)f(i);" * 10_001 + "</SCRIPT>b",
+        "a<style>/*" + "<b>" * 10_001 + "*/</style >b",
+        "a<!-->" + "<!--<b>-->" * 10_001 + "b",
+    ],
+)
+def test_html_that_only_looks_nested(source: str) -> None:
+    assert markup.html(source).text == "ab"
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["<svg>", "<svg></svg><div/>", "<!--><div>", "<script>f(a<b)</script><div>", "<svg><circle/></svg><b>", "<a/ "],
+)
+def test_html_that_is_nested_behind_what_only_looks_so(source: str) -> None:
+    with pytest.raises(formats.UnreadableError, match="nested"):
+        markup.html(source * 50_000)
+
+
+@pytest.mark.parametrize("piece", ["<script", "<script>", "<style ", "<!--", "<!-", "<textarea></"])
+def test_html_of_what_never_ends_takes_no_time(piece: str) -> None:
+    start = time.perf_counter()
+    markup.html(piece * 200_000)
+    assert time.perf_counter() - start < 10
 
 
 @given(st.lists(st.sampled_from([
@@ -607,18 +668,29 @@ def test_docx_that_means_harm(tmp_path: Path, office: docx.document.Document) ->
     assert "password" in reason(write(tmp_path / "ole.docx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(512)))
 
 
-def test_docx_with_a_document_type_is_refused(tmp_path: Path, office: docx.document.Document) -> None:
+@pytest.mark.parametrize(
+    "before",
+    [
+        b"<!DOCTYPE a [<!ENTITY x 'y'>]>",
+        b"<!DOCTYPE a [<!ENTITY x '?><w'>]>",  # the end of an instruction, but not of the one before it
+        b"<!-- --><!DOCTYPE a [<!ENTITY x '--><w'>]>",
+        b"<?a?>" * 18 + b"<!DOCTYPE a>",
+    ],
+)
+def test_docx_with_a_document_type_is_refused(tmp_path: Path, office: docx.document.Document, before: bytes) -> None:
     """No office file has one; entities, which it would declare, can reach for other files and fill the memory."""
     changed = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(docx_bytes(office))) as package, zipfile.ZipFile(changed, "w") as target:
         for part in package.infolist():
             content = package.read(part)
             if part.filename == "word/document.xml":
-                content = content.replace(b"<w:document", b"<!DOCTYPE a [<!ENTITY x 'y'>]><w:document", 1)
+                content = content.replace(b"<w:document", before + b"<w:document", 1)
             target.writestr(part.filename, content)
+    start = time.perf_counter()
     assert reason(write(tmp_path / "a.docx", changed.getvalue())) == (
         "damaged or hostile: word/document.xml begins with a document type, or is no XML"
     )
+    assert time.perf_counter() - start < 1
 
 
 # ---- notebooks, tables, JSON -----------------------------------------------------------------------------------------
@@ -665,6 +737,8 @@ def test_notebook(tmp_path: Path) -> None:
         ("1,2\n3,4\n", "1; 2\n3; 4"),
         ("a,b\n1,2,3\n\n4\n", "a: 1; b: 2; 3\na: 4"),
         ("one\ntwo\n", "one: two"),
+        ("Alice Smith,room 12,late fees\n,,\n", "Alice Smith; room 12; late fees"),  # a header without rows
+        ("The library is closed on Monday.\n", "The library is closed on Monday."),
         ('a,b\n"two\nlines",x\n', "a: two lines; b: x"),
         ("", ""),
         ("a,b\n1," + "x" * 200_000, "a,b\n1," + "x" * 200_000),  # beyond what the csv module reads: kept as it is

@@ -80,7 +80,9 @@ def test_eml_of_several_parts(tmp_path: Path) -> None:
         (b"From: a\nContent-Transfer-Encoding: base64\n\nSGk=", "From: a\n\nHi"),
         (b"From: a\nContent-Type: multipart/alternative; boundary=b\n\n--b\n\n \n--b\nContent-Type: text/html\n\n<p>h",
          "From: a\n\nh"),
-        (b"From: a\nContent-Type: multipart/mixed\n\nno boundary", "From: a"),
+        (b"From: a\nContent-Type: multipart/mixed\n\nno boundary", "From: a\n\nno boundary"),
+        (b"From: a\nContent-Type: multipart/mixed; boundary=b\n\n--c\n\nanother", "From: a\n\n--c\n\nanother"),
+        (b"From: a\nContent-Type: text/markdown\n\nTen cents.", "From: a\n\nTen cents."),
         (b"\xef\xbb\xbfFrom: a\nContent-Type: image/png\n\nx", "From: a"),
         (b"From: a\nContent-Type: application/pdf; name=b.pdf\n\nx", "From: a\n\nAttachments: b.pdf"),
     ],
@@ -89,12 +91,84 @@ def test_eml_as_it_is_found(source: bytes, text: str) -> None:
     assert mail.eml(source).text == text
 
 
+def test_attachments_of_the_version_that_is_not_taken() -> None:
+    """Apple Mail puts what is attached into the richer version; the pictures of its page are no attachments."""
+    source = b"""From: a
+Content-Type: multipart/alternative; boundary=b
+
+--b
+Content-Type: text/plain
+
+plain
+--b
+Content-Type: multipart/mixed; boundary=c
+
+--c
+Content-Type: multipart/related; boundary=d
+
+--d
+Content-Type: text/html
+
+<p>rich
+--d
+Content-Type: image/png; name=logo.png
+
+x
+--d
+Content-Disposition: attachment; filename=y.pdf
+
+x
+--d--
+--c
+Content-Type: application/pdf
+Content-Disposition: inline; filename=x.pdf
+
+x
+--c
+Content-Type: message/rfc822
+
+Subject: Inner
+
+within
+--c--
+--b--
+"""
+    assert mail.eml(source).text == "From: a\n\nplain\n\nAttachments: y.pdf, x.pdf\n\n## Inner\n\nwithin"
+
+
 def test_mbox(tmp_path: Path) -> None:
     first = b"From ada@example.org Mon Jan  1 10:00:00 2024\n" + bytes(message("One"))
     second = b"\nFrom bob Tue Jan  2 10:00:00 2024\nSubject: Two\n\nHello.\n\n>From here\nFrom there 2024 on\n"
     document = load_file(write(tmp_path / "a.mbox", first + second))
     assert document.text == f"# One\n\n{BODY}{PLAIN}\n\n# Two\n\nHello.\n\nFrom here\nFrom there 2024 on"
     assert reason(write(tmp_path / "b.mbox", bytes(message()))).startswith("no mailbox")
+
+
+def test_a_line_that_begins_with_from_parts_no_message() -> None:
+    for line in ("From January 2024 on, fees are charged.\n", "From 2024 on\nhttps://example.org\n"):
+        source = f"From a 2024\nSubject: One\n\nHello.\n\n{line}\nFrom b 2024\n>From b 2024\nSubject: Two\n\nOther.\n"
+        assert mail.mbox(source.encode()).text == f"# One\n\nHello.\n\n{line}\n# Two\n\nOther."
+    windows = b"From a 2024\r\nSubject: One\r\n\r\nx\r\n\r\nFrom 2024 on\r\n\r\nFrom b 2024\r\nSubject: Two\r\n\r\ny"
+    assert mail.mbox(windows).text == "# One\n\nx\n\nFrom 2024 on\n\n# Two\n\ny"
+
+
+def test_a_message_that_is_not_read_costs_no_other(tmp_path: Path) -> None:
+    deep = "".join(f"Content-Type: multipart/mixed; boundary=b{depth}\n\n--b{depth}\n" for depth in range(5_000))
+    odd = {
+        "no e-mail: it does not begin with headers such as From and Subject": "X-Odd: y\n\nz\n",
+        "damaged or hostile: nested too deeply": f"From: a\n{deep}",
+        "damaged or hostile: a header of more than 10,000 bytes": f"From: a\nContent-Type: {'x' * 10_000}\n\n",
+        "damaged or hostile: more than 10,000 elements nested in one another": "From: a\nContent-Type: text/html\n\n"
+        + "<b>" * 10_001,
+    }
+    for why, source in odd.items():
+        data = f"From a 2024\n{source}\n\nFrom b 2024\nSubject: Two\n\nOther.\n".encode()
+        assert mail.mbox(data).text == f"[A message that is not read: {why}]\n\n# Two\n\nOther."
+        assert reason(write(tmp_path / "a.mbox", f"From a 2024\n{source}".encode())) == why
+
+
+def test_a_mailbox_of_one_long_line_is_refused_at_once(tmp_path: Path) -> None:
+    assert reason(write(tmp_path / "a.mbox", b"From " + b"1" * 1_000_000)).startswith("no mailbox")
 
 
 def test_messages_that_mean_harm(tmp_path: Path) -> None:

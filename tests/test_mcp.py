@@ -18,9 +18,11 @@ from typing import Any
 
 import pytest
 from pseudo_terminal import SEMSEARCH, environment
+from toy import WordEncoder
 
 import semsearch
 from semsearch.errors import InputError
+from semsearch.gate import Limits
 
 pytest.importorskip("mcp", reason="the package mcp is not installed (extra mcp)")
 
@@ -87,6 +89,7 @@ def test_search_finds_passages_with_their_places(service: Service) -> None:
     assert (hit["rank"], hit["document_id"], hit["page"]) == (1, "fees.md", None)
     assert FEES[hit["start"] : hit["end"]] == hit["text"]
     assert hit["score"] == service.index.search("late fee for a laptop", k=1)[0].score
+    assert hit["passage_id"] == str(service.index.search("late fee for a laptop", k=1)[0].passage.id)
     assert called(build(service), "search", query="late", mode="lexical", where={"suffix": ".txt"}) == {"hits": []}
 
 
@@ -95,6 +98,7 @@ def test_ask_answers_with_a_place_or_says_that_there_is_none(service: Service) -
     answer = found["answer"]
     assert (found["found"], answer["document_id"], found["passage"]["document_id"]) == (True, "hours.md", "hours.md")
     assert HOURS[answer["start"] : answer["end"]] == answer["text"]
+    assert answer["passage_id"] == found["passage"]["passage_id"]
     assert 0 < answer["score"] <= 1
     found = called(build(service), "ask", question="Who was the first king of Norway?")
     assert (found["found"], found["answer"]["text"], found["passage"]) == (False, "", None)
@@ -110,6 +114,28 @@ def test_a_document_is_read_in_parts(service: Service) -> None:
     assert text == FEES
     part = called(server, "read_document", document_id="pages.pdf", start=14)
     assert (part["page"], part["text"]) == (2, "cond page.\fThird page.")
+
+
+def test_a_document_whose_name_is_no_unicode_is_read_by_a_passage(tmp_path: Path) -> None:
+    with semsearch.Index(tmp_path / "odd", encoder=WordEncoder()) as index:
+        index.add({"id": "odd \udcff.txt", "text": FEES})
+        server = build(Service(index, (), None, LIMITS))
+        (hit,) = called(server, "search", query="late fee")["hits"]
+        assert hit["document_id"] == "odd \ufffd.txt"
+        assert "its passage_id" in refused(server, "read_document", document_id=hit["document_id"])
+        part = called(server, "read_document", passage_id=hit["passage_id"], start=hit["start"])
+        assert part["text"] == FEES[hit["start"] :]
+
+
+def test_small_limits_hold_for_what_is_not_said(location: Path) -> None:
+    service = Service(location, (), None, Limits(max_k=2, max_window=10))
+    try:
+        server = build(service)
+        assert len(called(server, "search", query="the late fee")["hits"]) == 2
+        assert called(server, "ask", question="When does the library open?")["found"] in (True, False)
+        assert called(server, "read_document", document_id="fees.md")["text"] == FEES[:10]
+    finally:
+        service.close()
 
 
 def test_documents_are_values_and_never_instructions(service: Service) -> None:
@@ -144,6 +170,11 @@ def test_documents_are_values_and_never_instructions(service: Service) -> None:
         ("ask", {"question": ""}, "is empty"),
         ("ask", {"question": "x", "k": 51}, "k=51: at most 50"),
         ("read_document", {"document_id": "nowhere.md"}, "There is no document 'nowhere.md'"),
+        ("read_document", {}, "document_id or by passage_id"),
+        ("read_document", {"document_id": "fees.md", "passage_id": "1"}, "document_id or by passage_id"),
+        ("read_document", {"passage_id": "fees.md"}, "passage_id='fees.md' is none"),
+        ("read_document", {"passage_id": str(2**63)}, "is none. Pass the string of digits"),
+        ("read_document", {"passage_id": "1000000"}, "no passage 1000000 any more"),
         ("read_document", {"document_id": "fees.md", "length": 20_001}, "ask for 1 to 20,000"),
         ("read_document", {"document_id": "fees.md", "length": 0}, "ask for 1 to 20,000"),
         ("read_document", {"document_id": "fees.md", "start": -1}, "counted from 0"),

@@ -169,6 +169,7 @@ def test_xlsx(tmp_path: Path) -> None:
         ],
         Empty=[],
         Last=[["only", "a header"]],
+        Form=[["Loan form"], ["Borrower", "Return date"], [], ["Title"], ["a", "b"], ["c"]],
     )
     document = load_file(write(tmp_path / "a.xlsx", data))
     assert document.text == (
@@ -177,7 +178,8 @@ def test_xlsx(tmp_path: Path) -> None:
         "item: map; fee: 2; since: 2024-03-01 09:30:00\n"
         "\n"
         "no: 1; header: 2\n\n"
-        "## Last\n\nonly; a header"
+        "## Last\n\nonly; a header\n\n"
+        "## Form\n\nLoan form\nBorrower; Return date\n\nTitle\na: c"
     )
     assert document.title == ""
 
@@ -249,6 +251,7 @@ SPACES = " ".join(
         ("draw", "drawing"),
         ("style", "style"),
         ("presentation", "presentation"),
+        ("svg", "svg-compatible"),
     )
 )
 
@@ -299,6 +302,35 @@ def test_odt(tmp_path: Path) -> None:
     assert opendocument.odt(open_document("text", body, styles, "Core")).title == "Core"
 
 
+def test_odt_lists_that_go_on() -> None:
+    styles = """<text:list-style style:name="L1"><text:list-level-style-number text:level="1" style:num-format="1"/>
+        <text:list-level-style-number text:level="2" style:num-format="1"/></text:list-style>"""
+
+    def numbered(inside: str, more: str = "") -> str:
+        return f'<text:list text:style-name="L1"{more}><text:list-item>{inside}</text:list-item></text:list>'
+
+    on = ' text:continue-numbering="true"'
+    box = f"<draw:text-box>{numbered('<text:p>boxed</text:p>')}</draw:text-box>"
+    body = (
+        numbered("<text:p>one</text:p>" + numbered("<text:p>deep</text:p>") + numbered("<text:p>deeper</text:p>", on))
+        + "<text:p>between</text:p>"
+        + numbered(f"<text:p>two{box}</text:p>", on)
+        + numbered("<text:p>three</text:p>", on)
+        + numbered("<text:p>anew</text:p>")
+    )
+    text = "1. one\n  1. deep\n  2. deeper\n\nbetween\n\n2. two\n1. boxed\n3. three\n1. anew"
+    assert opendocument.odt(open_document("text", body, styles)).text == text
+    assert opendocument.odt(open_document("text", numbered("<text:p>x</text:p>", on), styles)).text == "1. x"
+
+
+def test_odt_parts_what_is_said_of_a_picture_from_the_words_around_it() -> None:
+    frame = "<draw:frame><draw:image/><svg:title>icon</svg:title><svg:desc>a printer</svg:desc></draw:frame>"
+    for body in (f"<text:p>Press{frame}now.</text:p>", f"<text:p>Press {frame} now.</text:p>"):
+        text = opendocument.odt(open_document("text", body)).text
+        assert text.split() == ["Press", "icon", "a", "printer", "now."]
+    assert opendocument.odt(open_document("text", f"<text:p>{frame}</text:p>")).text == "icon  a printer"
+
+
 def test_odp(tmp_path: Path) -> None:
     body = """<draw:page><draw:frame presentation:class="title"><draw:text-box><text:p>Fees</text:p></draw:text-box>
         </draw:frame><draw:frame><draw:text-box><text:list><text:list-item><text:p>adults</text:p></text:list-item>
@@ -321,6 +353,31 @@ def test_ods(tmp_path: Path) -> None:
         </table:table-row></table:table>"""
     document = load_file(write(tmp_path / "a.ods", open_document("spreadsheet", body)))
     assert document.text == "## Fees\n\nitem: book; since: 2024-02-29\nitem: book; since: 2024-02-29"
+
+
+def test_ods_values_far_to_the_right_keep_their_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    def row(*cells: tuple[str, int]) -> str:
+        inside = "".join(
+            f'<table:table-cell table:number-columns-repeated="{times}"><text:p>{text}</text:p></table:table-cell>'
+            for text, times in cells
+        )
+        return f"<table:table-row>{inside}</table:table-row>"
+
+    def read(*rows: str) -> str:
+        body = f'<table:table table:name="S">{"".join(rows)}</table:table>'
+        return opendocument.ods(open_document("spreadsheet", body)).text
+
+    names = row(*((f"q{number}", 1) for number in range(203)))
+    assert read(names, row(("x", 1), ("", 200), ("y", 1))) == "## S\n\nq0: x; q201: y"
+    same = read(names, row(("z", 202), ("y", 1), ("", 16_384)))
+    assert same.startswith("## S\n\nq0: z; q1: z;")
+    assert same.endswith("q201: z; q202: y")
+    for wide in ([("", 16_384)], [("x", 2), ("x", 16_382)], [("x", 1), ("", 9_000), ("", 9_000)]):
+        with pytest.raises(formats.UnreadableError, match="a row of more than 16,384 columns"):
+            read(row(*wide, ("y", 1)))
+    monkeypatch.setattr(opendocument, "MAX_CELLS", 100_000)
+    with pytest.raises(formats.UnreadableError, match="rows or 100,000 cells"):
+        read(*[row(("", 16_383), ("y", 1))] * 7)
 
 
 def test_open_documents_that_are_encrypted_or_of_another_kind(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from serving import client, served
 from toy import WordEncoder
 
 import semsearch
+from semsearch.gate import Limits
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 httpx = pytest.importorskip("httpx", reason="httpx is not installed")
@@ -330,6 +331,33 @@ def test_the_keyboard_is_enough(page: Page) -> None:
     page.wait(lambda: page.all("#answer .said"))
     page.press(Keys.ESCAPE)
     assert page.focused == "query"
+
+
+def test_hits_stay_the_openers_when_the_same_words_are_asked(page: Page) -> None:
+    page.open()
+    page.search("late fee")
+    page.wait(lambda: len(page.all(".hit")) == 10)
+    page.one("#ask").click()
+    page.wait(lambda: page.all("#answer .said"))
+    third = page.all(".hit h3 a")[2]
+    third.click()
+    page.wait(lambda: page.focused == "reader-title")
+    assert page.texts(".hit.open h3") == [third.text]
+    page.press(Keys.ESCAPE)
+    page.wait(lambda: not page.all("#reader"))
+    assert page.run("return document.activeElement === arguments[0]", third)
+
+
+def test_a_server_with_small_limits(driver: Any, index: semsearch.Index) -> None:
+    with client(index, limits=Limits(max_k=3, max_window=500)) as asking:
+        page = Page(driver, str(asking.base_url).rstrip("/"))
+        page.open(q="late fee", k=20, ask=1)
+        page.wait(lambda: len(page.all(".hit")) == 3)
+        page.wait(lambda: page.all("#answer .said"))
+        start = DOCUMENTS[3]["text"].index("The aardvark")
+        page.open(doc="long.txt", **{"from": start, "to": start + 12})
+        page.wait(lambda: page.texts(".target") == ["The aardvark"])
+        assert not page.all("#problem")
 
 
 def test_every_stop_of_the_keyboard_is_seen(page: Page) -> None:

@@ -441,6 +441,9 @@ def test_what_evaluate_gives_can_be_drawn() -> None:
 def test_nothing_judged_is_nothing_to_draw() -> None:
     with pytest.raises(InputError, match="'mine' has 0 probabilities and 0 outcomes"):
         plots.risk_coverage({"mine": ([], [])})
+    for nothing in ({}, []):
+        with pytest.raises(InputError, match="nothing to draw"):
+            plots.risk_coverage(nothing)
     with pytest.raises(InputError, match="bins=0"):
         plots.calibration({"mine": (STATED, RIGHT)}, bins=0)
 

@@ -628,6 +628,9 @@ def test_in_auto_the_shipped_reader_extracts_and_its_calibration_counts():
         ("Summarise the minutes.", "summary"),
         ("What are the minutes about?", "summary"),
         ("Please explain the late fees.", "summary"),
+        ("About the library", "summary"),
+        ("About how many people work there?", "span"),
+        ("And about when does it open?", "span"),
     ],
 )
 def test_questions_are_told_apart_by_their_words(question, expected):

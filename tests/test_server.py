@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 from serving import PATIENCE, client, served
@@ -25,9 +26,10 @@ import semsearch
 from semsearch.analysis import Analyzer
 from semsearch.errors import ClosedIndexError, IndexNotFoundError, InputError, MissingExtraError
 from semsearch.gate import FREE, Counters, Gate, Limits, is_loopback
-from semsearch.records import Passage
+from semsearch.records import Hit, Passage
+from semsearch.schemas import Explain
 from semsearch.server import create_app, main, serve
-from semsearch.service import Service, marked, plain
+from semsearch.service import Service, _hit, marked, plain
 
 httpx = pytest.importorskip("httpx", reason="httpx is not installed")
 
@@ -99,7 +101,7 @@ def test_a_search_gives_what_the_index_gives(web: httpx.Client, index: semsearch
     for mode in ("hybrid", "dense", "lexical"):
         ours = index.search("late fees", k=3, mode=mode)
         theirs = search(web, "late fees", k=3, mode=mode)
-        assert [(h.passage.id, h.score, h.rank) for h in ours] == [
+        assert [(str(h.passage.id), h.score, h.rank) for h in ours] == [
             (h["passage_id"], h["score"], h["rank"]) for h in theirs
         ]
         assert [h.sources for h in ours] == [
@@ -188,6 +190,30 @@ def test_an_explanation_is_that_of_the_hit(web: httpx.Client, index: semsearch.I
     assert web.post("/api/explain", json={"query": "late", "passage_id": 10**6}).status_code == 404
 
 
+def test_an_id_of_63_bits_loses_no_digit_in_javascript(web: httpx.Client) -> None:
+    number = 2**63 - 1  # as an engine gives; the nearest number of JavaScript's is 2**63
+    hit = _hit(Hit(Passage(number, "a", "late fees", 0, 9), 1.0, 1, {}), [])
+    assert hit["passage_id"] == "9223372036854775807"
+    assert Explain.model_validate({"query": "late", "passage_id": hit["passage_id"]}).passage_id == number
+    found = search(web, "late fees", k=1)[0]
+    asked = [{"query": "late fees", "passage_id": id} for id in (found["passage_id"], int(found["passage_id"]))]
+    by_string, by_number = (web.post("/api/explain", json=each) for each in asked)
+    assert (by_string.status_code, by_string.json()) == (200, by_number.json())
+    for wrong in ("", "-1", "1.0", "²", str(2**63), "1" * 5000, True, 1.0, None):
+        assert web.post("/api/explain", json={"query": "late", "passage_id": wrong}).status_code == 422
+
+
+def test_what_is_not_said_is_no_more_than_the_limits_allow(index: semsearch.Index) -> None:
+    with client(index, limits=Limits(max_k=3, max_window=10)) as web:
+        assert len(search(web, "late fee")) == 3
+        for path in ("/api/ask", "/api/ask/stream"):
+            assert web.post(path, json={"question": "late fee?"}).status_code == 200
+        assert web.get("/api/document", params={"id": "fees.md"}).json()["text"] == FEES[:10]
+        passage = search(web, "charged", k=1)[0]["passage_id"]
+        assert web.get("/api/document", params={"passage_id": passage}).json()["text"] == FEES[:10]
+        assert web.post("/api/search", json={"query": "late", "k": 4}).status_code == 400
+
+
 def test_words_are_marked_as_keyword_search_sees_them() -> None:
     def words(text: str, query: str, language: str = "english") -> list[str]:
         return [text[start:end] for start, end in marked(text, query, Analyzer(language))]
@@ -202,6 +228,9 @@ def test_words_are_marked_as_keyword_search_sees_them() -> None:
         "図書館",
     ]
     assert words("", "late") == words("late", "!") == []
+    assert words("विलंब शुल्क कल लगता है", "शुल्क", "hindi") == ["शुल्क"]
+    assert words("ค่าปรับล่าช้าต่อวัน", "ค่าปรับ") == ["ค่าปรับ"]
+    assert words("cafe\u0301 cafe", "cafe\u0301", "none") == ["cafe\u0301"]
 
 
 def test_plain_values_end_somewhere() -> None:
@@ -736,6 +765,7 @@ def test_metrics_count_requests(index: semsearch.Index) -> None:
     assert 'semsearch_request_seconds_count{path="/api/search"} 4' in text
     assert 'semsearch_requests_total{method="GET",path="other",status="404"} 1' in text
     assert f"semsearch_passages {len(index)}" in text
+    assert "\nsemsearch_passages 1234567\n" in Counters().text({"passages": ("Passages.", 1234567.0)})
     names: dict[str, str] = {}
     buckets: dict[str, list[float]] = {}
     for line in text.splitlines():
@@ -824,6 +854,27 @@ def test_without_fastapi_the_error_says_what_to_install(
     monkeypatch.delitem(sys.modules, "semsearch.endpoints", raising=False)
     with pytest.raises(MissingExtraError, match=r"pip install 'semsearch\[server\]'"):
         create_app(index)
+
+
+def test_without_uvicorn_no_index_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(MissingExtraError, match=r"'uvicorn'.*pip install 'semsearch\[server\]'"):
+        serve(tmp_path / "nothing")  # or it would be an IndexNotFoundError
+
+
+def test_the_address_with_the_token_holds_every_token(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = "abc+def&ghi%41=#?/'x"
+    monkeypatch.setenv("SEMSEARCH_TOKEN", token)
+    monkeypatch.setattr("semsearch.server.serve", lambda *_, started, **__: started("http://127.0.0.1:1"))
+    main(
+        Namespace(
+            index="x", host="127.0.0.1", port=0, root=None, token_file=None, allow_host=None, reader=None, json=False
+        )
+    )
+    fragment = capsys.readouterr().err.rstrip().partition("#")[2]
+    assert parse_qs(fragment) == {"token": [token]}  # as URLSearchParams of the page reads it
 
 
 def test_a_token_file_that_cannot_be_read(tmp_path: Path) -> None:

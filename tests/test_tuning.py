@@ -7,7 +7,7 @@ import math
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from semsearch.encoding import TokenVectors
 from semsearch.errors import CorruptIndexError, InputError
 from semsearch.fusion import Ranking, absolute
 from semsearch.records import Passage
-from semsearch.tuning import DEFAULT, Case, candidates, judged_queries, learned, score, tune
+from semsearch.tuning import DEFAULT, Case, Choice, candidates, judged_queries, learned, score, tune
 
 # Ten passages, one a document. Each leg puts what it finds into ten ranks with falling scores.
 DOCUMENTS = {id: f"d{id}" for id in range(20)}
@@ -256,6 +256,13 @@ class Attentive(Contrary):
         return [TokenVectors(np.array([[0, 1]]), vectors[[number]]) for number in numbers]
 
 
+class Latin(Contrary):
+    """As Contrary, with no words for any other script."""
+
+    def unknown_share(self, text: str) -> float:
+        return 0.0 if text.isascii() else 1.0
+
+
 def test_a_learned_reranker_is_used_by_who_names_no_other(tmp_path: Path) -> None:
     judged = [(f"Where is {number}", f"d{number}") for number in range(4, 16)]
     encoder = Attentive()
@@ -284,6 +291,42 @@ def test_a_learned_reranker_is_used_by_who_names_no_other(tmp_path: Path) -> Non
         assert place(before) > 1
         with pytest.raises(InputError, match="list of names"):
             before.tune(judged, rerankers="maxsim")
+
+
+def test_a_learned_reranker_is_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+
+    def load(name: str, *_: object) -> Callable[[str, Sequence[Passage]], list[float]]:
+        loaded.append(name)
+        return lambda query, passages: [0.0] * len(passages)
+
+    monkeypatch.setattr("semsearch.reranking.get_reranker", load)
+    with Index(tmp_path / "index", encoder=Attentive()) as index:
+        index.add([(f"d{number}", f"room {number}") for number in range(16)])
+        index.learn(Choice(reranker="maxsim"))
+        for _ in range(3):
+            assert "rerank" in index.search("Where is 13")[0].sources
+        assert loaded == ["maxsim"]
+        assert "rerank" not in index.search("Where is 13", mode="dense")[0].sources
+        index.learn(Choice(reranker="mmr"))
+        index.search("Where is 13")
+        index.encoder = Attentive()  # the reranker may use the encoder
+        index.search("Where is 13")
+        assert loaded == ["maxsim", "mmr", "mmr"]
+        index.learn(Choice())
+        assert "rerank" not in index.search("Where is 13")[0].sources
+        for wrong in ("sparse", None, ["dense"]):
+            with pytest.raises(InputError, match="is not known"):
+                index.search("Where is 13", mode=wrong)  # type: ignore[arg-type]
+    assert not index._retrievers
+
+
+def test_what_is_said_once_is_said_once_for_searches_of_an_index(tmp_path: Path) -> None:
+    with Index(tmp_path / "index", encoder=Latin()) as index:
+        index.add([("a", "room 1"), ("b", "комната 2")])
+        with pytest.warns(UserWarning, match="know the script"):
+            index.search("комната 2")
+        assert index.search("комната 2")  # a second warning would be an error here
 
 
 def test_a_reranker_says_how_many_passages_it_looks_at(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from pseudo_terminal import SEMSEARCH, PseudoTerminal, environment
 from toy import WordEncoder
 
 import semsearch
-from semsearch.errors import SemsearchError
+from semsearch.errors import IndexMismatchError, InputError, ReadOnlyIndexError, SemsearchError
 from semsearch.watching import RESTLESS, look, watch
 
 
@@ -88,6 +89,58 @@ def test_an_error_is_told_once_and_the_work_tried_again(folder: Path) -> None:
 
     synced, told = followed(folder, [nothing] * 6, sync)
     assert (len(tries), synced, told) == (4, [3], ["busy"])
+
+
+@pytest.mark.parametrize("error", [InputError, IndexMismatchError, ReadOnlyIndexError])
+def test_what_no_later_try_can_change_is_raised(folder: Path, error: type[SemsearchError]) -> None:
+    outcomes = iter([SemsearchError("busy"), error("never")])
+
+    def sync() -> None:
+        raise next(outcomes)
+
+    with pytest.raises(error, match="never"):
+        followed(folder, [nothing] * 3, sync)
+    with pytest.raises(InputError, match="pattern"):
+        followed(folder, [nothing] * 3, pattern="")
+
+
+def test_such_an_error_after_the_first_sync_is_told(folder: Path) -> None:
+    outcomes = iter([None, ReadOnlyIndexError("for now"), None])
+
+    def sync() -> None:
+        outcome = next(outcomes)
+        if outcome is not None:
+            raise outcome
+
+    steps = [lambda: (folder / "b.txt").write_text("b"), nothing, nothing, nothing]
+    synced, told = followed(folder, steps, sync)
+    assert (len(synced), told) == (2, ["for now"])
+
+
+@pytest.mark.parametrize("arguments", [["folder", "--pattern", ""], ["index"]])
+def test_the_command_ends_where_it_cannot_go_on(folder: Path, arguments: list[str]) -> None:
+    with semsearch.Index(folder.parent / "index", encoder=WordEncoder()) as index:
+        index.add("a text")
+    command = [*SEMSEARCH, "index", *arguments, "--watch", "--index", "other"]
+    done = subprocess.run(command, cwd=folder.parent, env=environment(), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "Trying again" not in done.stderr
+
+
+def test_folders_may_be_nested_deeper_than_calls(folder: Path) -> None:
+    depth = sys.getrecursionlimit() + 100
+    deep = folder
+    for _ in range(depth):
+        deep /= "d"
+        deep.mkdir()
+    (deep / "b.txt").write_text("late fees")
+    try:
+        assert {name for name, *_ in look(folder)} == {"a.txt", "d/" * depth + "b.txt"}
+        with semsearch.Index(folder.parent / "index", encoder=WordEncoder()) as index:
+            report = index.sync(folder)
+            assert (report.added, report.failed) == (2, 0)
+    finally:
+        subprocess.run(["rm", "-r", str(folder / "d")], check=True)  # shutil.rmtree may be a recursion, too
 
 
 def test_a_folder_that_is_gone_for_a_while_loses_nothing(folder: Path) -> None:

@@ -160,7 +160,7 @@ class SemsearchDocumentStore:
     ) -> None:
         given = isinstance(location, semsearch.Index)
         self._index: semsearch.Index | None = location if isinstance(location, semsearch.Index) else None
-        self.location: str = str(location.path) if isinstance(location, semsearch.Index) else os.fspath(location)
+        self.location: str = location.location if isinstance(location, semsearch.Index) else os.fspath(location)
         if given and encoder is not None:
             raise InputError("An open index has its encoder already: leave encoder= out, or give the location.")
         self.encoder = encoder
@@ -182,7 +182,8 @@ class SemsearchDocumentStore:
     def to_dict(self) -> dict[str, Any]:
         """What makes the store again: location, encoder, read_only. Raises InputError for an encoder that is an object.
 
-        An open index is remembered by its path, and its encoder by what the index itself knows of it.
+        An open index is remembered by its location as it is shown, so one of an engine without password and options,
+        and its encoder by what the index itself knows of it.
         """
         if self.encoder is not None and not isinstance(self.encoder, (str, os.PathLike)):
             raise InputError("A store with an encoder object cannot be serialised. Give the encoder by name or path.")

@@ -1,8 +1,8 @@
 import { cut, element, excerpt, found, line, marked, shown, SIGNS, TITLES, unwrapped } from "/marks.js";
 
 const $ = (id) => document.getElementById(id);
-const PART = 20000; // characters of a document that are asked for at once
-const BEFORE = 4000; // of them, before the passage
+const PART = 20000; // characters of a document that are asked for at once, if the server gives as many
+const BEFORE = 0.2; // the share of them that lies before the passage
 const EXCERPT = 380; // characters of a passage in the list
 const PROSE = /\.(md|markdown|rst|txt|adoc|html?|docx|odt|pdf|epub|eml|mbox)$/i;
 
@@ -151,14 +151,14 @@ async function search(fresh) {
   }
   const { signal } = (searching = new AbortController());
   if (fresh) say("Searching …");
-  const asked = { query: state.q.toWellFormed(), k: state.k, mode: state.mode, where: where() };
+  const most = info?.limits.max_k ?? 100;
+  const asked = { query: state.q.toWellFormed(), k: Math.min(state.k, most), mode: state.mode, where: where() };
   try {
     const found = await json("/api/search", { body: asked, signal });
     const focused = fresh ? -1 : titles().indexOf(document.activeElement);
     $("hits").replaceChildren(...found.hits.map((hit) => element("li", {}, card(hit))));
     if (focused >= 0) titles()[focused]?.focus();
     markOpen();
-    const most = info?.limits.max_k ?? 100;
     $("more").hidden = found.hits.length < state.k || state.k >= most;
     say(told(found));
   } catch (error) {
@@ -429,6 +429,8 @@ function sentences(answer) {
 
 // -- reading --------------------------------------------------------------------------------------------------------
 
+const partSize = () => Math.min(PART, info?.limits.max_window ?? PART);
+
 async function read() {
   reading?.abort();
   const open = state.doc !== "" || state.passage !== "";
@@ -442,9 +444,11 @@ async function read() {
   }
   const { signal } = (reading = new AbortController());
   const { from, to } = state;
-  const named = state.doc ? { id: state.doc, start: Math.max(0, from - BEFORE) } : { passage_id: state.passage };
+  const size = partSize();
+  const start = Math.max(0, from - Math.floor(BEFORE * size));
+  const named = state.doc ? { id: state.doc, start } : { passage_id: state.passage };
   try {
-    const part = await json(`/api/document?${parameters({ ...named, size: PART })}`, { signal });
+    const part = await json(`/api/document?${parameters({ ...named, size })}`, { signal });
     open_(part, from, to);
   } catch (error) {
     complain(error);
@@ -517,8 +521,8 @@ function further(label, part, text, from, to, step) {
   button.addEventListener("click", async () => {
     if (loading) return; // a second click would put the same part there twice
     loading = true;
-    const start = step < 0 ? Math.max(0, first - PART) : last;
-    const size = step < 0 ? first - start : PART;
+    const start = step < 0 ? Math.max(0, first - partSize()) : last;
+    const size = step < 0 ? first - start : partSize();
     try {
       const more = await json(`/api/document?${parameters({ id, start, size })}`);
       if (!text.isConnected) return;
@@ -537,13 +541,21 @@ function further(label, part, text, from, to, step) {
   return button;
 }
 
-let opener = null; // the title that opened the reader
+let opener = null; // the passage whose title opened the reader
+
+// An address without whether an answer was asked for: the hits of a search stay when it is.
+function place_(hash) {
+  const given = new URLSearchParams(hash.slice(1));
+  given.delete("ask");
+  return String(given);
+}
 
 function markOpen() {
+  const shows = state.doc || state.passage ? place_(address(state)) : null;
   for (const each of document.querySelectorAll(".hit")) {
     const link = each.querySelector("h3 a");
-    const open = link.hash !== "" && (state.doc || state.passage) && link.hash === address(state);
-    each.classList.toggle("open", Boolean(open));
+    const open = shows !== null && place_(link.hash) === shows;
+    each.classList.toggle("open", open);
     if (open) {
       link.setAttribute("aria-current", "true");
       opener = each.dataset.passage;
@@ -554,8 +566,8 @@ function markOpen() {
 }
 
 function comeBack() {
-  const title = opener && document.querySelector(`.hit[data-passage="${Number(opener)}"] h3 a`);
-  (title ?? titles()[0] ?? $("query")).focus();
+  const hit = [...document.querySelectorAll(".hit")].find((each) => each.dataset.passage === opener);
+  (hit?.querySelector("h3 a") ?? titles()[0] ?? $("query")).focus();
 }
 
 // -- keyboard -------------------------------------------------------------------------------------------------------

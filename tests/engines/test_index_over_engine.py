@@ -744,7 +744,7 @@ def test_the_server_serves_it(location: str, folder: Path) -> None:
         found = service.search("late fees", 3, "dense", None)
         assert found["hits"][0]["document_id"] == "fees.md"
         assert found["generation"] == index.info()["generation"]
-        passage = found["hits"][0]["passage_id"]
+        passage = int(found["hits"][0]["passage_id"])
         assert service.document_of(passage, 500, "")["id"] == "fees.md"
         assert ("fee" in service.explain("late fees", passage)["terms"]) == index.ranks_keywords
         info = service.info()

@@ -13,6 +13,8 @@ import pytest
 from toy import WordEncoder
 
 import semsearch
+from semsearch.embedded import EmbeddedEngine
+from semsearch.engineindex import EngineIndex
 from semsearch.errors import InputError
 
 pytest.importorskip("haystack", reason="haystack-ai is not installed")
@@ -159,6 +161,14 @@ def test_a_store_is_described_by_location_and_encoder(tmp_path: Path) -> None:
     again.close()
     with pytest.raises(InputError, match="by name or path"):
         SemsearchDocumentStore(tmp_path / "store", encoder=WordEncoder()).to_dict()
+
+
+def test_an_open_index_of_an_engine_is_a_store(tmp_path: Path) -> None:
+    with EngineIndex._over(EmbeddedEngine(tmp_path / "index"), encoder=WordEncoder()) as index:
+        store = SemsearchDocumentStore(index)
+        assert store.write_documents([Document(id="a", content="Late fees.")]) == 1
+        assert [each.content for each in store.filter_documents()] == ["Late fees."]
+        assert store.to_dict()["init_parameters"]["location"] == str(tmp_path / "index") == index.location
 
 
 # -- filters
