@@ -59,8 +59,8 @@ ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout")
 #   of .65 before 72.0, 80.7, 72.7   of .35 before 71.8, 80.5, 71.6
 AVERAGED = 0.5
 # How much of the loss is what the teacher says, and the temperature at which it says it: as for DistilBERT's reader. A
-# teacher does not make up for data: all-mpnet-base-v2 trained on the same files reaches 76.3, 84.3, 73.8 on the articles
-# of the table above, with the shipped reader 79.3, 86.8, 75.3; 912 batches of learning from both of them took the
+# teacher does not make up for data. On the articles of the table above all-mpnet-base-v2, trained on the same files,
+# reaches 76.3, 84.3, 73.8, and with the shipped reader 79.3, 86.8, 75.3; 912 batches of learning from both took the
 # shipped reader from 72.6, 81.1, 72.1 to 71.4, 80.4, 73.2 (to 72.5, 80.9, 73.3 of .6 after and .4 before).
 TAUGHT, TEMPERATURE = 0.5, 2.0
 LEAST = 1e-6  # a probability that counts as none
