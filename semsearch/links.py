@@ -86,10 +86,11 @@ def _settled(text: str) -> int:
     match = _OPEN.search(text, max(0, len(text) - _HELD))
     end = min(match.start() if match else len(text), _beginning(text))
     if end < len(text):
-        for pattern in (_URL, _TAG):
-            # What is open may lie inside of something else.
-            around = (found.start() for found in pattern.finditer(text) if found.start() < end < found.end())
-            end = next(around, end)
+        # What is open may lie inside of something else, and that again.
+        around = [each.span() for pattern in (_URL, _LINK, _TAG) for each in pattern.finditer(text)]
+        for start, stop in sorted(around, reverse=True):
+            if start < end < stop:
+                end = start
     return end
 
 

@@ -38,6 +38,7 @@ def clean(*pieces: str, sources: tuple[str, ...] = (SOURCE,)) -> str:
         ("HTTPS:\\\\evil.example WWW.evil.example", f"{REMOVED} {REMOVED}"),
         ("ht\u200btps://evil.example \x1b[2J\u202e", f"{REMOVED} [2J"),
         ("`names[0]: int`", "`names[0]: int`"),
+        ("[a]:https://]: ", "[a] :{link removed}]: "),
         ("\u0645\u06cc\u200c\u062e", "\u0645\u06cc\u200c\u062e"),  # the joiner that Persian needs
     ],
 )
