@@ -137,7 +137,7 @@ def build(service: Service) -> "MCPServer[Any]":
     )
     # Limits stand in the schemas for the client; they are checked below, by messages that say what to do.
     most, window = service.limits.max_k, service.limits.max_window
-    shown, read = min(FOUND, most), min(ANSWERED_FROM, most)
+    shown, read = service.count(None, FOUND), service.count(None, ANSWERED_FROM)
     count = {"minimum": 1, "maximum": most}
     where_is = 'A filter on metadata, as {"suffix": ".md"} or {"modified": {"$gte": 1700000000}}.'
     modes = "By meaning (dense), by keyword (lexical), or both (hybrid)."

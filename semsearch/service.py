@@ -33,7 +33,7 @@ __all__ = ["ANSWERED_FROM", "FOUND", "NotFoundError", "Service", "marked", "plai
 
 log: logging.Logger = logging.getLogger("semsearch.server")
 
-FOUND = 10  # passages of a search, where nothing is said and the limit is no lower
+FOUND = 10  # the usual number of passages of a search
 ANSWERED_FROM = 20  # and of a question
 _SIZE = 20_000  # characters of a document
 
@@ -153,7 +153,7 @@ class Service:
 
     def search(self, query: str, k: int | None, mode: str, where: Mapping[str, Any] | None) -> dict[str, Any]:
         """The k best passages."""
-        k = min(FOUND, self.limits.max_k) if k is None else k
+        k = self.count(k, FOUND)
         self._check(query, k)
         begun = time.perf_counter()
         hits = self.index.search(query, k, where=where, mode=mode)
@@ -223,7 +223,7 @@ class Service:
 
     def answer(self, question: str, k: int | None, where: Mapping[str, Any] | None) -> dict[str, Any]:
         """The answer to a question."""
-        k = min(ANSWERED_FROM, self.limits.max_k) if k is None else k
+        k = self.count(k, ANSWERED_FROM)
         self._check(question, k)
         begun = time.perf_counter()
         answer = self.answerer.answer(question, k=k, where=where)
@@ -234,7 +234,7 @@ class Service:
 
         The search, and an extractive reader's reading, are done when this returns; what they raise is raised here.
         """
-        k = min(ANSWERED_FROM, self.limits.max_k) if k is None else k
+        k = self.count(k, ANSWERED_FROM)
         self._check(question, k)
         begun = time.perf_counter()
         stream = self.answerer.stream(question, k=k, where=where)
@@ -301,6 +301,10 @@ class Service:
         return shown
 
     # -- errors ------------------------------------------------------------------------------------------------------
+
+    def count(self, k: int | None, usual: int) -> int:
+        """How many passages: `k`, or the usual number where nothing is said and the limit is no lower."""
+        return min(usual, self.limits.max_k) if k is None else k
 
     def _check(self, query: str, k: int) -> None:
         if len(query) > self.limits.max_query:

@@ -400,6 +400,12 @@ def test_p08_read_only_media() -> None:
             each.chmod(0o755)
 
 
+def read_by_another(path: Path) -> str:
+    """What READER prints of an index for one query."""
+    with start_python(READER, path) as child:
+        return child.communicate("late\n", timeout=60)[0]
+
+
 def test_p08_a_log_that_cannot_be_read_is_told(shared: Path) -> None:
     code = """
         import os, sys, semsearch
@@ -409,13 +415,11 @@ def test_p08_a_log_that_cannot_be_read_is_told(shared: Path) -> None:
     """
     run_python(code, shared)
     shared.chmod(0o555)
-    with start_python(READER, shared) as child:
-        assert child.communicate("late\n", timeout=60)[0].split() == ["1", "1", "1"]
+    assert read_by_another(shared).split() == ["1", "1", "1"]
     shared.chmod(0o755)
     (shared / "index.db-shm").unlink()
     shared.chmod(0o555)
-    with start_python(READER, shared) as child:
-        output, _ = child.communicate("late\n", timeout=60)
+    output = read_by_another(shared)
     shared.chmod(0o755)
     assert re.match(
         r"StorageError .*last commits.*index\.db-wal.*Open it once where it can be written, or copy", output
@@ -423,8 +427,7 @@ def test_p08_a_log_that_cannot_be_read_is_told(shared: Path) -> None:
     with opened(shared):
         pass
     shared.chmod(0o555)
-    with start_python(READER, shared) as child:
-        assert child.communicate("late\n", timeout=60)[0].split() == ["1", "1", "1"]
+    assert read_by_another(shared).split() == ["1", "1", "1"]
     shared.chmod(0o755)
 
 
